@@ -1,0 +1,195 @@
+"""Replay buffers that carry the internal state and can look back in the episode."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.vec_env import VecNormalize
+
+# What the algorithm adds to the ``infos`` of a transition that it stores
+NEXT_INTERNAL_STATE = "next_internal_state"
+EPISODE_START = "episode_start"
+
+
+class StatefulReplayBufferSamples(NamedTuple):
+    """
+    A batch of transitions of the augmented MDP: state (s, z), action (a, z').
+
+    ``states`` and ``next_states`` are laid out as ``predict`` returns them: internal state, then previous action.
+    The ``recent_*`` fields look back in the episode, lag 0 (the transition itself) first; None without critic history.
+    """
+
+    observations: PyTorchObs
+    actions: th.Tensor
+    next_observations: PyTorchObs
+    dones: th.Tensor
+    rewards: th.Tensor
+    states: th.Tensor  # (batch, state_dim + action_dim)
+    next_states: th.Tensor  # (batch, state_dim + action_dim)
+    indices: tuple[np.ndarray, np.ndarray]  # where the batch lies in the buffer: positions, environments
+    recent_observations: PyTorchObs | None = None  # (batch, 1 + critic_history, *obs_shape)
+    recent_actions: th.Tensor | None = None  # (batch, 1 + critic_history, action_dim)
+    recent_mask: th.Tensor | None = None  # (batch, 1 + critic_history), 1 where that step belongs to the episode
+
+
+def _map_arrays(function: Callable[[Any], Any], arrays: Any) -> Any:
+    """
+    :param function: Function of one array
+    :param arrays: One array, or a dict of arrays
+    :return: Its result, or a dict of its results
+    """
+    if isinstance(arrays, dict):
+        return {key: function(value) for key, value in arrays.items()}
+    return function(arrays)
+
+
+class StatefulReplayBuffer(ReplayBuffer):
+    """
+    Replay buffer of the augmented MDP. Per transition it stores z' and one flag more than SB3's buffer:
+    z and the previous action of a step are read from the step before it, unless it starts an episode,
+    and so are the observations of the critic history.
+
+    :param args: As for ``ReplayBuffer``
+    :param state_dim: Size of the internal state z
+    :param critic_history: Number of previous observations and actions to hand out for the critic
+    :param kwargs: As for ``ReplayBuffer``
+    """
+
+    def __init__(self, *args: Any, state_dim: int = 0, critic_history: int = 0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.state_dim = state_dim
+        self.critic_history = critic_history
+        # z_0 and "no previous action"; the algorithm sets what the kernel says
+        self.initial_state = np.zeros(state_dim + self.action_dim, dtype=np.float32)
+        # At an episode's end z' is kept as it was: a time-limit bootstraps from (s_T, z')
+        self.next_internal_states = np.zeros((self.buffer_size, self.n_envs, state_dim), dtype=np.float32)
+        # Not the same as the previous done: an episode is also left when learn() is called again or a callback stops it
+        self.episode_starts = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
+
+    def add(  # type: ignore[override]
+        self,
+        obs: Any,
+        next_obs: Any,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """
+        Add a transition; ``infos`` carry z' and whether the transition starts an episode.
+
+        :raises KeyError: if they do not
+        """
+        for key in (NEXT_INTERNAL_STATE, EPISODE_START):
+            if any(key not in info for info in infos):
+                raise KeyError(f"infos lack {key!r}: a stateful replay buffer has to be told z' and the episode starts")
+        self.next_internal_states[self.pos] = np.array([info[NEXT_INTERNAL_STATE] for info in infos])
+        self.episode_starts[self.pos] = np.array([info[EPISODE_START] for info in infos])
+        super().add(obs, next_obs, action, reward, done, infos)
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> StatefulReplayBufferSamples:  # type: ignore[override]
+        """
+        :param batch_size: Number of transitions to sample
+        :param env: VecNormalize to normalize observations and rewards with
+        :return: Batch of the augmented MDP
+        :raises ValueError: if the buffer holds nothing that can be sampled
+        """
+        if self.size() == 0 or (self.full and self.buffer_size == 1):
+            raise ValueError(f"Nothing to sample: the buffer holds {self.size()} of {self.buffer_size} steps per environment")
+        positions = np.random.randint(0, self.size(), size=batch_size)
+        envs = np.random.randint(0, self.n_envs, size=batch_size)
+        if self.full:
+            # The oldest entry lost its predecessor, and with it z (unless it starts an episode);
+            # with optimize_memory_usage its observation is overwritten, too
+            lost = positions == self.pos
+            if not self.optimize_memory_usage:
+                lost &= ~self.episode_starts[positions, envs]
+            positions[lost] = (self.pos + np.random.randint(1, self.buffer_size, size=lost.sum())) % self.buffer_size
+        return self._get_samples(positions, env=env, env_indices=envs)
+
+    def _get_samples(  # type: ignore[override]
+        self, batch_inds: np.ndarray, env: VecNormalize | None = None, env_indices: np.ndarray | None = None
+    ) -> StatefulReplayBufferSamples:
+        if env_indices is None:
+            env_indices = np.random.randint(0, self.n_envs, size=len(batch_inds))
+        at = (batch_inds, env_indices)
+
+        previous = ((batch_inds - 1) % self.buffer_size, env_indices)
+        states = np.concatenate([self.next_internal_states[previous], self.actions[previous]], axis=1, dtype=np.float32)
+        starts = self.episode_starts[at]
+        states[starts] = self.initial_state
+        actions = self.actions[at]
+        next_states = np.concatenate([self.next_internal_states[at], actions], axis=1, dtype=np.float32)
+
+        if self.optimize_memory_usage:
+            next_obs = self.observations[(batch_inds + 1) % self.buffer_size, env_indices]
+        else:
+            next_obs = _map_arrays(lambda array: array[at], self.next_observations)
+
+        recent: dict[str, Any] = {}
+        if self.critic_history > 0:
+            window, mask = self._look_back(*at)
+            recent_obs = self._normalize_obs(_map_arrays(lambda array: array[window], self.observations), env)
+            obs = _map_arrays(lambda array: array[:, 0], recent_obs)
+            recent = {
+                "recent_observations": _map_arrays(self._as_tensor, recent_obs),
+                "recent_actions": self._as_tensor(self.actions[window]),
+                "recent_mask": self._as_tensor(mask.astype(np.float32)),
+            }
+        else:
+            obs = self._normalize_obs(_map_arrays(lambda array: array[at], self.observations), env)
+
+        # Only use dones that are not due to timeouts
+        dones = self.dones[at] * (1 - self.timeouts[at])
+        return StatefulReplayBufferSamples(
+            observations=_map_arrays(self._as_tensor, obs),
+            actions=self._as_tensor(actions),
+            next_observations=_map_arrays(self._as_tensor, self._normalize_obs(next_obs, env)),
+            dones=self._as_tensor(dones.reshape(-1, 1)),
+            rewards=self._as_tensor(self._normalize_reward(self.rewards[at].reshape(-1, 1), env)),
+            states=self._as_tensor(states),
+            next_states=self._as_tensor(next_states),
+            indices=at,
+            **recent,
+        )
+
+    def _look_back(self, positions: np.ndarray, envs: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """
+        :param positions: Positions of transitions, shape (batch,)
+        :param envs: Their environments, shape (batch,)
+        :return: an index of the transitions and the ``critic_history`` ones before them,
+            and a mask of those that belong to the same episode, both of shape (batch, 1 + critic_history)
+        """
+        lags = np.arange(self.critic_history + 1)
+        window = ((positions[:, None] - lags) % self.buffer_size, envs[:, None])
+        # A step is in reach if none of the steps after it, up to the transition, starts an episode ...
+        reached = np.ones(window[0].shape, dtype=bool)
+        reached[:, 1:] = ~np.logical_or.accumulate(self.episode_starts[window][:, :-1], axis=1)
+        # ... and if it is not older than the oldest entry, which lies under the write head
+        oldest = self.pos + int(self.optimize_memory_usage) if self.full else 0
+        age = (positions - oldest) % self.buffer_size
+        return window, reached & (lags <= age[:, None])
+
+    def refresh(self, indices: tuple[np.ndarray, np.ndarray], internal_states: np.ndarray, rate: float) -> None:
+        """
+        State refresh: blend newly sampled z' into the stored ones, and so into the z of the steps that follow.
+
+        :param indices: Where the transitions lie, ``indices`` of a sampled batch
+        :param internal_states: New z', shape (batch, state_dim)
+        :param rate: 1 replaces the stored ones, 0 leaves them
+        """
+        if rate == 1.0:
+            self.next_internal_states[indices] = internal_states
+        else:
+            self.next_internal_states[indices] = (1 - rate) * self.next_internal_states[indices] + rate * internal_states
+
+    def _as_tensor(self, array: np.ndarray) -> th.Tensor:
+        # Indexing with arrays has copied already; only views of the buffer itself would need another copy
+        return self.to_torch(array, copy=False)
+
+
+class StatefulDictReplayBuffer(StatefulReplayBuffer, DictReplayBuffer):
+    """``StatefulReplayBuffer`` for Dict observations."""

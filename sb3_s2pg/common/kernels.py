@@ -1,0 +1,109 @@
+"""State kernels: the mean (and, if it wants, the scale of the noise) of kappa(z' | o, z)."""
+
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+
+class StateKernel(nn.Module):
+    """
+    Base class of state kernels.
+
+    A kernel computes the *mean* of the next internal state, which is z' at zero noise; noise and squashing
+    are added outside (paper, section 2: ``kappa(z' | o, z)``). A new kernel needs a ``forward``,
+    and nothing else has to be touched.
+
+    :param input_dim: Size of x, the observation features followed by the previous action (if the policy uses it)
+    :param state_dim: Size of the internal state z
+    """
+
+    def __init__(self, input_dim: int, state_dim: int):
+        super().__init__()
+        self.input_dim = input_dim
+        self.state_dim = state_dim
+
+    def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        """
+        :param inputs: x, shape (batch, input_dim)
+        :param states: z, shape (batch, state_dim)
+        :return: the mean of z', shape (batch, state_dim), and a factor for the noise of the same shape
+            (None: the noise is used as it is)
+        """
+        raise NotImplementedError()
+
+    def initial_state(self, n: int) -> th.Tensor:
+        """
+        The internal state at the start of an episode. It is a constant: the replay buffer keeps no copy of it.
+
+        :param n: Number of environments
+        :return: z_0, shape (n, state_dim)
+        """
+        return th.zeros(n, self.state_dim, device=next(self.parameters()).device)
+
+    def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
+        """
+        Apply the kernel along sequences, without noise.
+
+        :param inputs: x over time, shape (time, batch, input_dim)
+        :param states: z before the first input, shape (batch, state_dim)
+        :return: z after every input, shape (time, batch, state_dim)
+        """
+        outputs = []
+        for step_inputs in inputs:
+            states, _ = self(step_inputs, states)
+            outputs.append(states)
+        return th.stack(outputs)
+
+
+class GRUKernel(StateKernel):
+    """
+    Gated recurrent unit: ``z' = keep * z + (1 - keep) * candidate``. Its mean stays in (-1, 1).
+
+    :param input_dim: Size of x
+    :param state_dim: Size of the internal state z
+    :param gated_noise: Whether to scale the noise by the share that is written, ``1 - keep``,
+        so that noise does not pile up in what is being kept
+    """
+
+    def __init__(self, input_dim: int, state_dim: int, gated_noise: bool = False, input_gain: float = 1.0, keep_bias: float = 0.0):
+        super().__init__(input_dim, state_dim)
+        self.gated_noise = gated_noise
+        self.cell = nn.GRUCell(input_dim, state_dim)
+        with th.no_grad():
+            if input_gain > 0:
+                for w in self.cell.weight_ih.chunk(3)[2:]:
+                    nn.init.orthogonal_(w, gain=input_gain)
+            self.cell.bias_hh[state_dim : 2 * state_dim] += keep_bias
+
+    def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        if not self.gated_noise:
+            return self.cell(inputs, states), None
+        reset_x, keep_x, candidate_x = F.linear(inputs, self.cell.weight_ih, self.cell.bias_ih).chunk(3, dim=1)
+        reset_z, keep_z, candidate_z = F.linear(states, self.cell.weight_hh, self.cell.bias_hh).chunk(3, dim=1)
+        keep = th.sigmoid(keep_x + keep_z)
+        candidate = th.tanh(candidate_x + th.sigmoid(reset_x + reset_z) * candidate_z)
+        return candidate + keep * (states - candidate), 1 - keep
+
+    def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
+        weights = [self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh]
+        # input, h_0, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
+        outputs, _ = th.gru(inputs, states.unsqueeze(0), weights, True, 1, 0.0, False, False, False)
+        return outputs
+
+
+KERNELS: dict[str, type[StateKernel]] = {"gru": GRUKernel}
+
+
+def get_kernel_class(kernel: str | type[StateKernel]) -> type[StateKernel]:
+    """
+    :param kernel: Name of a kernel of this package, or a class derived from ``StateKernel``
+    :return: The kernel class
+    :raises ValueError: if there is no such kernel
+    """
+    if isinstance(kernel, str) and kernel in KERNELS:
+        return KERNELS[kernel]
+    if isinstance(kernel, type) and issubclass(kernel, StateKernel):
+        return kernel
+    raise ValueError(
+        f"state_kernel_class={kernel!r} is not a state kernel: use one of {sorted(KERNELS)} or a subclass of StateKernel"
+    )

@@ -1,0 +1,59 @@
+"""The noise of the state kernel, an object of its own: independent given (o, z), centred at zero, not squashed."""
+
+import math
+
+import torch as th
+from torch import nn
+
+
+class GaussianStateNoise(nn.Module):
+    """
+    Gaussian noise with a learned std that depends on the state: ``noise ~ N(0, (scale * std(x, z))^2)``.
+
+    :param input_dim: Size of x, the input of the kernel
+    :param state_dim: Size of the internal state z
+    :param log_std_init: Initial log std
+    :param log_std_min: Lower bound of the log std, and floor of the scaled one:
+        without it the density of z' would be unbounded
+    :param log_std_max: Upper bound of the log std
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        state_dim: int,
+        log_std_init: float = -3.0,
+        log_std_min: float = -5.0,
+        log_std_max: float = 2.0,
+    ):
+        super().__init__()
+        if not log_std_min <= log_std_init <= log_std_max:
+            raise ValueError(f"log_std_init={log_std_init} has to lie between {log_std_min} and {log_std_max}")
+        self.log_std_min = log_std_min
+        self.log_std_max = log_std_max
+        self.log_std = nn.Linear(input_dim + state_dim, state_dim)
+        # Start state-independent: what is a good std where is not known yet
+        nn.init.zeros_(self.log_std.weight)
+        nn.init.constant_(self.log_std.bias, log_std_init)
+
+    def forward(self, inputs: th.Tensor, states: th.Tensor, scale: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param inputs: x, shape (batch, input_dim)
+        :param states: z, shape (batch, state_dim)
+        :param scale: What the kernel multiplies the noise by, shape (batch, state_dim)
+        :return: Std of the noise, shape (batch, state_dim)
+        """
+        std = self.log_std(th.cat([inputs, states], dim=1)).clamp(self.log_std_min, self.log_std_max).exp()
+        return std if scale is None else (std * scale).clamp(min=math.exp(self.log_std_min))
+
+    @staticmethod
+    def sample(std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Reparametrised sample.
+
+        :param std: Std of the noise, shape (batch, state_dim)
+        :return: the noise, shape (batch, state_dim), and its log density, shape (batch,)
+        """
+        epsilon = th.randn_like(std)
+        log_density = -(0.5 * epsilon.square() + std.log()).sum(dim=1) - 0.5 * math.log(2 * math.pi) * std.shape[1]
+        return std * epsilon, log_density

@@ -1,0 +1,285 @@
+"""What off-policy algorithms with an internal state share: how the state travels, who sees what, bad input."""
+
+import contextlib
+import io
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn
+
+from sb3_s2pg.common.buffers import (
+    EPISODE_START,
+    NEXT_INTERNAL_STATE,
+    StatefulDictReplayBuffer,
+    StatefulReplayBuffer,
+    StatefulReplayBufferSamples,
+)
+from sb3_s2pg.common.observations import ObservationSubset, actor_and_critic_observation
+from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, StatefulOffPolicyPolicy, checked_state_dim
+
+DEFAULT_CRITIC_HISTORY = 8
+
+
+class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
+    """
+    Mixin for SB3's off-policy algorithms, to be named before them in the list of bases.
+
+    It acts with the policy's state, stores z' with every transition, and hands out batches of the augmented MDP.
+    Between sampling and storing nothing is committed: callbacks that run in between see a consistent model.
+    """
+
+    policy: StatefulOffPolicyPolicy
+    replay_buffer: StatefulReplayBuffer  # type: ignore[assignment]
+    # The policies that the algorithm can train
+    supported_policy_class: type[StatefulOffPolicyPolicy]
+
+    critic_history: int | None
+    state_refresh_rate: float
+    # (z, previous action) of every environment, as predict() takes it; before and after the current step
+    _last_state: np.ndarray | None = None
+    _next_state: np.ndarray | None = None
+
+    def _setup_model(self) -> None:
+        if not issubclass(self.policy_class, self.supported_policy_class):
+            raise ValueError(
+                f"{type(self).__name__} cannot train a {self.policy_class.__name__}, it needs a "
+                f"{self.supported_policy_class.__name__} (a saved model has to be loaded with the class that saved it)"
+            )
+        if not 0 <= self.state_refresh_rate <= 1:
+            raise ValueError(f"state_refresh_rate={self.state_refresh_rate} must lie between 0 (off) and 1 (replace)")
+        state_dim = checked_state_dim(self.policy_kwargs.get("state_dim", DEFAULT_STATE_DIM))
+        actor_subset, critic_subset = actor_and_critic_observation(
+            self.observation_space,
+            self.policy_kwargs.get("actor_observation"),
+            self.policy_kwargs.get("critic_observation"),
+        )
+        self.critic_history = resolve_critic_history(self.critic_history, actor_subset, critic_subset)
+        self.policy_kwargs["critic_history"] = self.critic_history
+
+        if self.replay_buffer_class is None:
+            is_dict = isinstance(self.observation_space, spaces.Dict)
+            self.replay_buffer_class = StatefulDictReplayBuffer if is_dict else StatefulReplayBuffer
+        elif not issubclass(self.replay_buffer_class, StatefulReplayBuffer):
+            raise ValueError(
+                f"replay_buffer_class={self.replay_buffer_class.__name__} cannot store internal states, use a subclass of "
+                "StatefulReplayBuffer. Hindsight replay (HER) is not supported: z remembers the goal that was pursued, "
+                "not the one that is relabelled"
+            )
+        self.replay_buffer_kwargs = {
+            **self.replay_buffer_kwargs,
+            "state_dim": state_dim,
+            "critic_history": self.critic_history,
+        }
+        super()._setup_model()
+        self.replay_buffer.initial_state = self.policy.initial_state(1)[0]
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._setup_learn(*args, **kwargs)
+        self._check_finite("observation", self._last_obs)
+        if self._last_state is None or len(self._last_state) != self.n_envs:
+            self._last_state = self.policy.initial_state(self.n_envs)
+        return result
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Sample (a, z'); only a reaches the environment, z' waits for the transition to be stored.
+        During warm-up a is random, z' is not.
+
+        :param learning_starts: Number of steps before learning for the warm-up phase
+        :param action_noise: Action noise, added to a only
+        :param n_envs: Number of environments
+        :return: action to take in the environment and scaled action that will be stored in the replay buffer
+        """
+        assert self._last_obs is not None and self._last_episode_starts is not None
+        actions, next_state = self.policy.predict(
+            self._last_obs, state=self._last_state, episode_start=self._last_episode_starts, deterministic=False
+        )
+        if self.num_timesteps < learning_starts and not (self.use_sde and self.use_sde_at_warmup):
+            actions = np.array([self.action_space.sample() for _ in range(n_envs)])
+        scaled_actions = self.policy.scale_action(actions)
+        if action_noise is not None:
+            scaled_actions = np.clip(scaled_actions + action_noise(), -1, 1)
+        self._next_state = self.policy.make_state(next_state[:, : self.policy.state_dim], scaled_actions)
+        return self.policy.unscale_action(scaled_actions), scaled_actions
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """
+        Store the transition together with z' and commit z <- z'; terminal observations and VecNormalize are SB3's affair.
+
+        :param replay_buffer: Replay buffer where to store the transition
+        :param buffer_action: Scaled action
+        :param new_obs: Next observation, or the first one of the next episode
+        :param reward: Reward of the transition
+        :param dones: Termination signal
+        :param infos: Additional information about the transition
+        :raises ValueError: if something is not finite
+        """
+        assert self._next_state is not None and self._last_episode_starts is not None
+        internal_states = self._next_state[:, : self.policy.state_dim]
+        self._check_finite("observation", new_obs)
+        self._check_finite("reward", reward)
+        self._check_finite("internal state", internal_states)
+        for env_idx, info in enumerate(infos):
+            if dones[env_idx] and info.get("terminal_observation") is not None:
+                self._check_finite("terminal observation", info["terminal_observation"], env_idx)
+        infos = [
+            {**info, NEXT_INTERNAL_STATE: internal_state, EPISODE_START: start}
+            for info, internal_state, start in zip(infos, internal_states, self._last_episode_starts, strict=True)
+        ]
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._last_state = self._next_state
+        # predict() resets the state of these environments when it is used next
+        self._last_episode_starts = dones
+
+    def _check_finite(self, what: str, values: Any, env_idx: int | None = None) -> None:
+        """
+        :param what: What the values are, for the message
+        :param values: Array with one row per environment, or a dict of such arrays
+        :param env_idx: The environment, if the values are of one environment only
+        :raises ValueError: if a value is not finite; the transition has not been stored then
+        """
+        if isinstance(values, dict):
+            for key, value in values.items():
+                self._check_finite(f"{what}[{key!r}]", value, env_idx)
+            return
+        values = np.asarray(values)
+        if not np.issubdtype(values.dtype, np.floating) or np.isfinite(values).all():
+            return
+        if env_idx is None:
+            env_idx = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
+            values = values[env_idx]
+        # The environment is one step ahead of what is stored: start new episodes if learn() is called again
+        self._last_obs = None
+        raise ValueError(
+            f"Non-finite {what} in environment {env_idx} at step {self.num_timesteps}: {values}. "
+            "The transition was not stored; replay buffer and weights are as they were before it"
+        )
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        rollout = super().collect_rollouts(*args, **kwargs)
+        if not rollout.continue_training:
+            # SB3 has stepped the environment, but not stored the transition: start new episodes if learn() is called again
+            self._last_obs = None
+        return rollout
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        super()._update_learning_rate(optimizers)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                group["lr"] *= group.get("lr_ratio", 1.0)
+
+    def _critic_histories(self, batch: StatefulReplayBufferSamples) -> tuple[th.Tensor | None, th.Tensor | None]:
+        """
+        :param batch: Batch of the augmented MDP
+        :return: the critic history at t and at t + 1, or None twice if the critic has none
+        """
+        if batch.recent_observations is None:
+            return None, None
+        assert batch.recent_actions is not None and batch.recent_mask is not None
+        return self.policy.critic_histories(batch.recent_observations, batch.recent_actions, batch.recent_mask)
+
+    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
+        """
+        Load a replay buffer from a pickle file.
+
+        :param path: Path to the pickled replay buffer
+        :param truncate_last_traj: Of no meaning here, kept for the signature of SB3
+        :raises ValueError: if the buffer was saved by another kind of model; the present buffer is kept then
+        """
+        present = self.replay_buffer
+        super().load_replay_buffer(path, truncate_last_traj)
+        loaded, self.replay_buffer = self.replay_buffer, present
+        if not isinstance(loaded, StatefulReplayBuffer):
+            raise ValueError(f"{path} holds a {type(loaded).__name__} without internal states, saved by a memoryless algorithm")
+        for name, wanted in {
+            "state_dim": present.state_dim,
+            "n_envs": self.n_envs,
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+        }.items():
+            if getattr(loaded, name) != wanted:
+                raise ValueError(
+                    f"The replay buffer in {path} was saved with {name}={getattr(loaded, name)}, this model has {name}={wanted}: "
+                    "load it into a model that was built with the same settings"
+                )
+        # Settings of the model, not of the data
+        loaded.critic_history = present.critic_history
+        loaded.initial_state = present.initial_state
+        self.replay_buffer = loaded
+
+
+def resolve_critic_history(critic_history: int | None, actor_subset: ObservationSubset, critic_subset: ObservationSubset) -> int:
+    """
+    :param critic_history: Number of previous observations and actions that the critic sees, or None for the default
+    :param actor_subset: What the actor sees
+    :param critic_subset: What the critic sees
+    :return: The number to use; by default 0 if the critic sees more than the actor, and for images
+    :raises ValueError: if the number is negative, or there are images
+    """
+    space = critic_subset.space
+    has_images = any(is_image_space(sub, check_channels=False) for sub in getattr(space, "spaces", {"": space}).values())
+    if critic_history is None:
+        privileged = bool(critic_subset.entries - actor_subset.entries)
+        return 0 if privileged or has_images else DEFAULT_CRITIC_HISTORY
+    if isinstance(critic_history, bool) or not isinstance(critic_history, (int, np.integer)) or critic_history < 0:
+        raise ValueError(f"critic_history={critic_history!r} must be an integer >= 0, or None for the default")
+    if critic_history > 0 and has_images:
+        raise ValueError(f"critic_history={critic_history} does not work with images: use 0 and stack frames (VecFrameStack)")
+    return int(critic_history)
+
+
+def checked_env(env: GymEnv | str | None, name: str, verbose: int = 0) -> GymEnv | None:
+    """
+    Make the environment if it is an id, and check its action space before anything is built.
+
+    :param env: Environment or id, None when a model is loaded
+    :param name: Name of the algorithm, for the message
+    :param verbose: Verbosity level
+    :return: The environment
+    :raises ValueError: if the actions are not a bounded Box
+    """
+    if env is None:
+        return None
+    made = maybe_make_env(env, verbose)
+    space = made.action_space
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"{name} needs a Box action space, not {space}: S2PGPPO is the algorithm for discrete actions")
+    if not np.isfinite([space.low, space.high]).all():
+        raise ValueError(f"{name} needs a bounded action space, not {space}: wrap the environment in RescaleAction or ClipAction")
+    return made
+
+
+@contextlib.contextmanager
+def frozen(module: th.nn.Module) -> Iterator[None]:
+    """
+    What is computed inside is differentiable in its inputs, not in the weights of the module.
+
+    :param module: The module
+    """
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)

@@ -1,0 +1,51 @@
+"""Partially observable versions of gymnasium's tasks; importing this package registers them."""
+
+import gymnasium as gym
+from gymnasium.envs.registration import WrapperSpec
+
+from sb3_s2pg.envs.partial_observation import PartialObservation
+
+# Which entries of the observation are velocities (the same that RL Zoo's MaskVelocityWrapper hides)
+VELOCITY_INDICES = {
+    "CartPole": (1, 3),
+    "LunarLander": (2, 3, 5),
+    "LunarLanderContinuous": (2, 3, 5),
+    "MountainCar": (1,),
+    "MountainCarContinuous": (1,),
+    "Pendulum": (2,),
+}
+
+
+def _register(name: str, suffix: str, privileged: bool = False) -> None:
+    """
+    Register ``<name><suffix>-vN``, N being the newest version of the task that the installed gymnasium has.
+
+    :param name: Task name without version
+    :param suffix: What to append to the name
+    :param privileged: Whether the observation gets a ``privileged`` key
+    """
+    base = max((spec for spec in gym.registry.values() if spec.name == name), key=lambda spec: spec.version or 0)
+    env_id = f"{name}{suffix}-v{base.version}"
+    if env_id in gym.registry:
+        # RL Zoo was imported before: its tasks are the same
+        return
+    wrapper = WrapperSpec(
+        name="PartialObservation",
+        entry_point="sb3_s2pg.envs.partial_observation:PartialObservation",
+        kwargs={"hidden": VELOCITY_INDICES[name], "privileged": privileged},
+    )
+    gym.register(
+        env_id,
+        entry_point=base.entry_point,
+        reward_threshold=base.reward_threshold,
+        max_episode_steps=base.max_episode_steps,
+        additional_wrappers=(wrapper,),
+        kwargs=base.kwargs,
+    )
+
+
+for _name in VELOCITY_INDICES:
+    _register(_name, "NoVel")
+_register("Pendulum", "NoVelPriv", privileged=True)
+
+__all__ = ["VELOCITY_INDICES", "PartialObservation"]

@@ -1,0 +1,201 @@
+import math
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN, get_actor_critic_arch
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.sac.policies import Actor
+from torch.nn import functional as F
+
+from sb3_s2pg.common.kernels import StateKernel
+from sb3_s2pg.common.noise import GaussianStateNoise
+from sb3_s2pg.common.policies import StatefulActorMixin, StatefulOffPolicyPolicy
+
+# atanh of the kernel's mean has to stay finite
+MAX_ABS_MEAN = 1 - 1e-4
+
+
+class S2PGSACActor(StatefulActorMixin, Actor):
+    """
+    Actor of S2PG-SAC: pi(a, z' | o, z) = pi_a(a | o, z) kappa(z' | o, z), both squashed Gaussians.
+
+    :param observation_space: What the actor sees of the observation
+    :param action_space: Action space
+    :param net_arch: Hidden layers of the action head
+    :param features_extractor: Network to extract features
+    :param features_dim: Number of features
+    :param kernel: State kernel; None for a memoryless policy
+    :param state_noise: Noise of the state kernel
+    :param use_previous_action: Whether kernel and head read the previous action
+    :param kwargs: As for SAC's ``Actor``
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        kernel: StateKernel | None,
+        state_noise: GaussianStateNoise | None,
+        use_previous_action: bool,
+        **kwargs: Any,
+    ):
+        head_dim = features_dim + (math.prod(action_space.shape) if use_previous_action else 0)
+        head_dim += 0 if kernel is None else kernel.state_dim
+        super().__init__(observation_space, action_space, net_arch, features_extractor, head_dim, **kwargs)
+        self._set_memory(kernel, state_noise, use_previous_action)
+
+    def get_action_dist_params(  # type: ignore[override]
+        self, obs: PyTorchObs, states: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, dict[str, th.Tensor], th.Tensor, th.Tensor]:
+        """
+        :param obs: The actor's observations
+        :param states: (z, previous action), shape (batch, state_dim + action_dim)
+        :return: mean, log std and keyword arguments of the action distribution, mean and std of z'
+        """
+        head_inputs, state_mean, state_std = self.transition(self.extract_features(obs, self.features_extractor), states)
+        latent_pi = self.latent_pi(head_inputs)
+        mean_actions = self.mu(latent_pi)
+        if self.use_sde:
+            return mean_actions, self.log_std, {"latent_sde": latent_pi}, state_mean, state_std  # type: ignore[return-value]
+        log_std = self.log_std(latent_pi).clamp(-20, 2)  # SB3's bounds
+        return mean_actions, log_std, {}, state_mean, state_std
+
+    def forward(  # type: ignore[override]
+        self, obs: PyTorchObs, states: th.Tensor, deterministic: bool = False
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param obs: The actor's observations
+        :param states: (z, previous action), shape (batch, state_dim + action_dim)
+        :param deterministic: Whether to use the mean of both
+        :return: a in [-1, 1], shape (batch, action_dim), and z' in (-1, 1), shape (batch, state_dim)
+        """
+        mean, log_std, kwargs, state_mean, state_std = self.get_action_dist_params(obs, states)
+        actions = self.action_dist.actions_from_params(mean, log_std, deterministic=deterministic, **kwargs)
+        if deterministic:
+            return actions, state_mean.clamp(-MAX_ABS_MEAN, MAX_ABS_MEAN)
+        return actions, self._sample_state(state_mean, state_std)[0]
+
+    def action_log_prob(  # type: ignore[override]
+        self, obs: PyTorchObs, states: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param obs: The actor's observations
+        :param states: (z, previous action), shape (batch, state_dim + action_dim)
+        :return: a, log pi_a(a | o, z), z' and log kappa(z' | o, z); log-probabilities of shape (batch, 1)
+        """
+        mean, log_std, kwargs, state_mean, state_std = self.get_action_dist_params(obs, states)
+        actions, log_prob = self.action_dist.log_prob_from_params(mean, log_std, **kwargs)
+        next_internal_states, state_log_prob = self._sample_state(state_mean, state_std)
+        return actions, log_prob.reshape(-1, 1), next_internal_states, state_log_prob.reshape(-1, 1)
+
+    def _sample_state(self, mean: th.Tensor, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        z' = tanh(atanh(mean) + noise): at zero noise z' is the kernel's mean, so that what is kept does not fade.
+
+        :param mean: Mean of z', shape (batch, state_dim)
+        :param std: Std of the noise before squashing, shape (batch, state_dim)
+        :return: z', shape (batch, state_dim), and its log-probability, shape (batch,)
+        """
+        noise, log_density = GaussianStateNoise.sample(std) if self.state_noise is None else self.state_noise.sample(std)
+        unsquashed = th.atanh(mean.clamp(-MAX_ABS_MEAN, MAX_ABS_MEAN)) + noise
+        # log(1 - tanh(u)^2), in the form that does not lose the tails
+        log_det = 2 * (math.log(2) - unsquashed - F.softplus(-2 * unsquashed))
+        return th.tanh(unsquashed), log_density - log_det.sum(dim=1)
+
+
+class S2PGSACPolicy(StatefulOffPolicyPolicy):
+    """
+    Policy class (with both actor and critic) for S2PG-SAC.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param lr_schedule: Learning rate schedule (could be constant)
+    :param use_sde: Whether to use State Dependent Exploration for the action or not
+    :param log_std_init: Initial value for the log standard deviation of the action with gSDE
+    :param use_expln: Use ``expln()`` instead of ``exp()`` with gSDE
+    :param clip_mean: Clip the mean output when using gSDE
+    :param kwargs: As for ``StatefulOffPolicyPolicy``
+    """
+
+    actor: S2PGSACActor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        *,
+        use_sde: bool = False,
+        log_std_init: float = -3,
+        use_expln: bool = False,
+        clip_mean: float = 2.0,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            actor_kwargs={
+                "use_sde": use_sde,
+                "log_std_init": log_std_init,
+                "use_expln": use_expln,
+                "clip_mean": clip_mean,
+            },
+            **kwargs,
+        )
+
+    def make_actor(self) -> S2PGSACActor:
+        features_extractor = self.make_features_extractor_for(self.actor_subset.space)
+        return S2PGSACActor(
+            self.actor_subset.space,
+            self.action_space,  # type: ignore[arg-type]
+            get_actor_critic_arch(self.net_arch)[0],
+            features_extractor,
+            features_extractor.features_dim,
+            **self.make_memory(features_extractor.features_dim),
+            activation_fn=self.activation_fn,
+            normalize_images=self.normalize_images,
+            **self.actor_kwargs,
+        ).to(self.device)
+
+    def reset_noise(self, batch_size: int = 1) -> None:
+        """
+        Sample new weights for the exploration matrix, when using gSDE.
+
+        :param batch_size: Number of environments
+        """
+        self.actor.reset_noise(batch_size=batch_size)
+
+
+MlpPolicy = S2PGSACPolicy
+
+
+class CnnPolicy(S2PGSACPolicy):
+    """``S2PGSACPolicy`` for images: ``NatureCNN`` extracts the features."""
+
+    def __init__(
+        self,
+        *args: Any,
+        features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class MultiInputPolicy(S2PGSACPolicy):
+    """``S2PGSACPolicy`` for Dict observations: ``CombinedExtractor`` extracts the features."""
+
+    def __init__(
+        self,
+        *args: Any,
+        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+__all__ = ["CnnPolicy", "MlpPolicy", "MultiInputPolicy", "S2PGSACActor", "S2PGSACPolicy"]

@@ -1,0 +1,338 @@
+from collections import defaultdict
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import polyak_update
+from torch.nn import functional as F
+
+from sb3_s2pg.common.buffers import StatefulReplayBufferSamples
+from sb3_s2pg.common.critics import StatefulCritic
+from sb3_s2pg.common.diagnostics import gradient_norm, state_diagnostics
+from sb3_s2pg.common.off_policy_algorithm import S2PGOffPolicyAlgorithm, checked_env, frozen
+from sb3_s2pg.sac.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, S2PGSACActor, S2PGSACPolicy
+
+SelfS2PGSAC = TypeVar("SelfS2PGSAC", bound="S2PGSAC")
+
+# Norms and state statistics are for curves: computing them at every update would cost a few per cent
+DIAGNOSTICS_EVERY = 25
+
+
+class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
+    """
+    Soft Actor-Critic with memory, trained without backpropagation through time:
+    SAC on the augmented MDP with state (s, z) and action (a, z').
+
+    Paper: Time-Efficient Reinforcement Learning with Stochastic Stateful Policies, https://arxiv.org/abs/2311.04082
+
+    Parameters that are not listed are those of SB3's ``SAC``, with the same defaults.
+
+    :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy). Of its ``policy_kwargs``,
+        ``state_dim``, ``state_kernel_class``, ``state_kernel_kwargs``, ``kernel_lr_ratio``, ``use_previous_action``,
+        ``actor_observation`` and ``critic_observation`` are described at ``StatefulOffPolicyPolicy``
+    :param env: The environment to learn from (if registered in Gym, can be str)
+    :param n_steps: Only 1 is possible: z' at t + 1 does not match the observation at t + n
+    :param ent_coef: Temperature of the action; 'auto' to learn it, 'auto_0.1' for using 0.1 as initial value
+    :param target_entropy: Target of the entropy of the action, 'auto' is -dim(a)
+    :param ent_coef_learning_rate: Learning rate of the action's temperature; None for ``learning_rate``
+    :param state_ent_coef: Temperature of z', with the same options as ``ent_coef``
+    :param target_state_entropy: Target of the entropy of z'; 'auto' is -3 dim(z): memory is better with less noise
+    :param state_ent_coef_learning_rate: Learning rate of the temperature of z'; None for ``learning_rate``
+    :param state_entropy_in_target: Whether the entropy of z' enters the TD target (off in the paper's runs)
+    :param state_refresh_rate: State refresh: how much of a stored z' is replaced by the one that the
+        current kernel samples, from 0 (off) to 1
+    :param critic_history: Number of previous observations and actions of the episode that the critic sees;
+        without privileged information Q(o, z, a, z') alone is not Markov.
+        None for 0 if the critic sees more than the actor and for images, else 8. The policy never needs it
+    :raises ValueError: if an argument cannot work; nothing has been trained or overwritten then
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    supported_policy_class = S2PGSACPolicy
+    policy: S2PGSACPolicy  # type: ignore[assignment]
+    actor: S2PGSACActor
+    critic: StatefulCritic  # type: ignore[assignment]
+    critic_target: StatefulCritic  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[S2PGSACPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,  # 1e6
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        ent_coef: str | float = "auto",
+        target_update_interval: int = 1,
+        target_entropy: str | float = "auto",
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        use_sde_at_warmup: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        ent_coef_learning_rate: float | Schedule | None = None,
+        state_ent_coef: str | float = "auto_0.01",
+        target_state_entropy: str | float = "auto",
+        state_ent_coef_learning_rate: float | Schedule | None = None,
+        state_entropy_in_target: bool = False,
+        state_refresh_rate: float = 1.0,
+        critic_history: int | None = None,
+    ):
+        if n_steps != 1:
+            raise ValueError(f"n_steps={n_steps} is not possible, use 1: z' at t + 1 does not match the observation at t + n")
+        super().__init__(
+            policy,
+            checked_env(env, type(self).__name__, verbose),  # type: ignore[arg-type]
+            learning_rate=learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            ent_coef=ent_coef,
+            target_update_interval=target_update_interval,
+            target_entropy=target_entropy,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            use_sde_at_warmup=use_sde_at_warmup,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.ent_coef_learning_rate = ent_coef_learning_rate
+        self.state_ent_coef = state_ent_coef
+        self.target_state_entropy = target_state_entropy
+        self.state_ent_coef_learning_rate = state_ent_coef_learning_rate
+        self.state_entropy_in_target = state_entropy_in_target
+        self.state_refresh_rate = state_refresh_rate
+        self.critic_history = critic_history
+        self.log_state_ent_coef: th.Tensor | None = None
+        self.state_ent_coef_optimizer: th.optim.Adam | None = None
+
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.target_state_entropy == "auto":
+            self.target_state_entropy = -3.0 * self.policy.state_dim
+        self.target_state_entropy = float(self.target_state_entropy)
+
+        # As SAC does for the temperature of the action
+        if isinstance(self.state_ent_coef, str) and self.state_ent_coef.startswith("auto"):
+            init_value = float(self.state_ent_coef.split("_")[1]) if "_" in self.state_ent_coef else 1.0
+            if init_value <= 0:
+                raise ValueError(f"state_ent_coef={self.state_ent_coef!r}: the initial value must be greater than 0")
+            self.log_state_ent_coef = th.log(th.ones(1, device=self.device) * init_value).requires_grad_(True)
+            self.state_ent_coef_optimizer = th.optim.Adam([self.log_state_ent_coef], lr=self.lr_schedule(1))
+        else:
+            self.state_ent_coef_tensor = th.tensor(float(self.state_ent_coef), device=self.device)
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Update actor, critic, temperatures, targets and stored states.
+
+        :param gradient_steps: Number of updates
+        :param batch_size: Number of transitions per update
+        """
+        self.policy.set_training_mode(True)
+        self._update_learning_rates()
+        logs: dict[str, list[float]] = defaultdict(list)
+
+        for gradient_step in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            history, next_history = self._critic_histories(batch)
+            with_diagnostics = (self._n_updates + gradient_step) % DIAGNOSTICS_EVERY == 0
+            # We need to sample because `log_std` may have changed between two gradient steps
+            if self.use_sde:
+                self.actor.reset_noise()
+
+            actor_obs = self.policy.actor_subset(batch.observations)
+            actions_pi, log_prob, internal_states_pi, state_log_prob = self.actor.action_log_prob(actor_obs, batch.states)
+            ent_coef, state_ent_coef = self._update_temperatures(log_prob, state_log_prob, logs)
+
+            critic_loss = self._critic_loss(batch, history, next_history, ent_coef, state_ent_coef)
+            self.critic.optimizer.zero_grad()
+            critic_loss.backward()
+            if with_diagnostics:
+                logs["critic_grad_norm"].append(gradient_norm(self.critic))
+            self.critic.optimizer.step()
+
+            # The critic's weights need no gradients here
+            with frozen(self.critic):
+                critic_obs = self.policy.critic_subset(batch.observations)
+                q_values_pi = self.critic(critic_obs, batch.states, actions_pi, internal_states_pi, history)
+            min_qf_pi = q_values_pi.min(dim=0).values
+            actor_loss = (ent_coef * log_prob + state_ent_coef * state_log_prob - min_qf_pi).mean()
+            self.actor.optimizer.zero_grad()
+            actor_loss.backward()
+            if with_diagnostics:
+                logs["actor_grad_norm"].append(gradient_norm(self.actor))
+                if self.actor.kernel is not None:
+                    logs["kernel_grad_norm"].append(gradient_norm(self.actor.kernel))
+            self.actor.optimizer.step()
+
+            if gradient_step % self.target_update_interval == 0:
+                polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+                # Copy running stats, see SB3's GH issue #996
+                polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+
+            internal_states_pi = internal_states_pi.detach()
+            if self.state_refresh_rate > 0:
+                self.replay_buffer.refresh(batch.indices, internal_states_pi.cpu().numpy(), self.state_refresh_rate)
+
+            logs["critic_loss"].append(critic_loss.item())
+            logs["actor_loss"].append(actor_loss.item())
+            logs["ent_coef"].append(ent_coef.item())
+            logs["state_ent_coef"].append(state_ent_coef.item())
+            if with_diagnostics and self.policy.state_dim > 0:
+                logs["state_entropy"].append(-state_log_prob.mean().item())
+                for name, value in state_diagnostics(batch, internal_states_pi, self.state_refresh_rate).items():
+                    logs[name].append(value)
+
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, values in logs.items():
+            self.logger.record(f"train/{name}", np.mean(values))
+
+    def _critic_loss(
+        self,
+        batch: StatefulReplayBufferSamples,
+        history: th.Tensor | None,
+        next_history: th.Tensor | None,
+        ent_coef: th.Tensor,
+        state_ent_coef: th.Tensor,
+    ) -> th.Tensor:
+        """
+        TD error of Q(s, z, a, z') (paper, S2PG-SAC).
+
+        :param batch: Batch of the augmented MDP
+        :param history: Critic history at t, or None
+        :param next_history: Critic history at t + 1, or None
+        :param ent_coef: Temperature of the action
+        :param state_ent_coef: Temperature of z'
+        :return: The loss, a scalar
+        """
+        with th.no_grad():
+            next_actor_obs = self.policy.actor_subset(batch.next_observations)
+            next_actions, next_log_prob, next_internal_states, next_state_log_prob = self.actor.action_log_prob(
+                next_actor_obs, batch.next_states
+            )
+            next_critic_obs = self.policy.critic_subset(batch.next_observations)
+            next_q_values = self.critic_target(
+                next_critic_obs, batch.next_states, next_actions, next_internal_states, next_history
+            )
+            next_values = next_q_values.min(dim=0).values - ent_coef * next_log_prob
+            if self.state_entropy_in_target:
+                next_values = next_values - state_ent_coef * next_state_log_prob
+            target_q_values = batch.rewards + (1 - batch.dones) * self.gamma * next_values
+
+        critic_obs = self.policy.critic_subset(batch.observations)
+        stored_internal_states = batch.next_states[:, : self.policy.state_dim]
+        current_q_values = self.critic(critic_obs, batch.states, batch.actions, stored_internal_states, history)
+        # The sum over critics of half their mean squared error, as in SB3
+        return 0.5 * self.critic.n_critics * F.mse_loss(current_q_values, target_q_values.expand_as(current_q_values))
+
+    def _update_temperatures(
+        self, log_prob: th.Tensor, state_log_prob: th.Tensor, logs: dict[str, list[float]]
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Move each temperature that is learned towards its own target entropy.
+
+        :param log_prob: log pi_a(a | o, z), shape (batch, 1)
+        :param state_log_prob: log kappa(z' | o, z), shape (batch, 1)
+        :param logs: Where to append the losses
+        :return: temperature of the action and of z', before this update
+        """
+        coefficients = []
+        for name, prefix, log_probs, target in (
+            ("ent_coef", "", log_prob, self.target_entropy),
+            ("state_ent_coef", "state_", state_log_prob, self.target_state_entropy),
+        ):
+            optimizer = getattr(self, f"{name}_optimizer")
+            if optimizer is None:
+                coefficients.append(getattr(self, f"{name}_tensor"))
+                continue
+            log_coefficient = getattr(self, f"log_{name}")
+            coefficients.append(th.exp(log_coefficient.detach()))
+            loss = -(log_coefficient * (log_probs + target).detach()).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            logs[f"{prefix}ent_coef_loss"].append(loss.item())
+        return coefficients[0], coefficients[1]
+
+    def _update_learning_rates(self) -> None:
+        """Apply the schedules; each temperature may have its own."""
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        for optimizer, schedule in (
+            (self.ent_coef_optimizer, self.ent_coef_learning_rate),
+            (self.state_ent_coef_optimizer, self.state_ent_coef_learning_rate),
+        ):
+            if optimizer is None:
+                continue
+            if schedule is None:
+                schedule = self.lr_schedule
+            progress = self._current_progress_remaining
+            optimizer.param_groups[0]["lr"] = schedule(progress) if callable(schedule) else schedule
+
+    def learn(
+        self: SelfS2PGSAC,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "S2PGSAC",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfS2PGSAC:
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, saved_pytorch_variables = super()._get_torch_save_params()
+        if self.state_ent_coef_optimizer is not None:
+            saved_pytorch_variables.append("log_state_ent_coef")
+            state_dicts.append("state_ent_coef_optimizer")
+        else:
+            saved_pytorch_variables.append("state_ent_coef_tensor")
+        return state_dicts, saved_pytorch_variables
