@@ -52,8 +52,7 @@ class GaussianStateNoise(nn.Module):
         Reparametrised sample.
 
         :param std: Std of the noise, shape (batch, state_dim)
-        :return: the noise, shape (batch, state_dim), and its log density, shape (batch,)
+        :return: the noise and, entry by entry, its log density, shape (batch, state_dim) each
         """
         epsilon = th.randn_like(std)
-        log_density = -(0.5 * epsilon.square() + std.log()).sum(dim=1) - 0.5 * math.log(2 * math.pi) * std.shape[1]
-        return std * epsilon, log_density
+        return std * epsilon, -0.5 * epsilon.square() - std.log() - 0.5 * math.log(2 * math.pi)

@@ -183,13 +183,13 @@ class StatefulPolicy(BasePolicy):
         :return: The state, reset where an episode starts, shape (n_envs, state_dim + action features)
         :raises ValueError: if a shape is wrong
         """
-        initial = self.initial_state(n_envs)
         if state is None:
-            return initial
+            return self.initial_state(n_envs)
         state = np.asarray(state, dtype=np.float32)
-        if state.shape != initial.shape:
+        shape = (n_envs, self.state_dim + self.action_features_dim)
+        if state.shape != shape:
             raise ValueError(
-                f"state has the shape {state.shape}, but {initial.shape} is needed: (n_envs, state_dim + action features). "
+                f"state has the shape {state.shape}, but {shape} is needed: (n_envs, state_dim + action features). "
                 "Pass what predict() returned last, or None to start an episode"
             )
         if episode_start is None:
@@ -197,7 +197,7 @@ class StatefulPolicy(BasePolicy):
         starts = np.atleast_1d(np.asarray(episode_start, dtype=bool))
         if starts.shape != (n_envs,):
             raise ValueError(f"episode_start has the shape {starts.shape}, but {(n_envs,)} is needed: one flag per environment")
-        return np.where(starts[:, None], initial, state) if starts.any() else state
+        return np.where(starts[:, None], self.initial_state(n_envs), state) if starts.any() else state
 
 
 class StatefulOffPolicyPolicy(StatefulPolicy):

@@ -8,6 +8,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac.policies import Actor
 from torch.nn import functional as F
 
+from sb3_s2pg.common.critics import make_relu_inplace
 from sb3_s2pg.common.kernels import StateKernel
 from sb3_s2pg.common.noise import GaussianStateNoise
 from sb3_s2pg.common.policies import StatefulActorMixin, StatefulOffPolicyPolicy
@@ -47,6 +48,7 @@ class S2PGSACActor(StatefulActorMixin, Actor):
         head_dim += 0 if kernel is None else kernel.state_dim
         super().__init__(observation_space, action_space, net_arch, features_extractor, head_dim, **kwargs)
         self._set_memory(kernel, state_noise, use_previous_action)
+        make_relu_inplace(self.latent_pi)
 
     def get_action_dist_params(  # type: ignore[override]
         self, obs: PyTorchObs, states: th.Tensor
@@ -77,7 +79,7 @@ class S2PGSACActor(StatefulActorMixin, Actor):
         actions = self.action_dist.actions_from_params(mean, log_std, deterministic=deterministic, **kwargs)
         if deterministic:
             return actions, state_mean.clamp(-MAX_ABS_MEAN, MAX_ABS_MEAN)
-        return actions, self._sample_state(state_mean, state_std)[0]
+        return actions, th.tanh(self._sample_unsquashed_state(state_mean, state_std)[0])
 
     def action_log_prob(  # type: ignore[override]
         self, obs: PyTorchObs, states: th.Tensor
@@ -88,23 +90,37 @@ class S2PGSACActor(StatefulActorMixin, Actor):
         :return: a, log pi_a(a | o, z), z' and log kappa(z' | o, z); log-probabilities of shape (batch, 1)
         """
         mean, log_std, kwargs, state_mean, state_std = self.get_action_dist_params(obs, states)
-        actions, log_prob = self.action_dist.log_prob_from_params(mean, log_std, **kwargs)
-        next_internal_states, state_log_prob = self._sample_state(state_mean, state_std)
-        return actions, log_prob.reshape(-1, 1), next_internal_states, state_log_prob.reshape(-1, 1)
+        if self.use_sde:
+            actions, log_prob = self.action_dist.log_prob_from_params(mean, log_std, **kwargs)
+            log_prob = log_prob.reshape(-1, 1)
+        else:
+            # What SB3's distribution computes, without its dozens of small operations
+            noise, log_density = GaussianStateNoise.sample(log_std.exp())
+            actions, log_prob = squash(mean + noise, log_density)
+        next_internal_states, state_log_prob = squash(*self._sample_unsquashed_state(state_mean, state_std))
+        return actions, log_prob, next_internal_states, state_log_prob
 
-    def _sample_state(self, mean: th.Tensor, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def _sample_unsquashed_state(self, mean: th.Tensor, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
         z' = tanh(atanh(mean) + noise): at zero noise z' is the kernel's mean, so that what is kept does not fade.
 
         :param mean: Mean of z', shape (batch, state_dim)
-        :param std: Std of the noise before squashing, shape (batch, state_dim)
-        :return: z', shape (batch, state_dim), and its log-probability, shape (batch,)
+        :param std: Std of the noise, shape (batch, state_dim)
+        :return: atanh(z') and, entry by entry, its log density, shape (batch, state_dim) each
         """
-        noise, log_density = GaussianStateNoise.sample(std) if self.state_noise is None else self.state_noise.sample(std)
-        unsquashed = th.atanh(mean.clamp(-MAX_ABS_MEAN, MAX_ABS_MEAN)) + noise
-        # log(1 - tanh(u)^2), in the form that does not lose the tails
-        log_det = 2 * (math.log(2) - unsquashed - F.softplus(-2 * unsquashed))
-        return th.tanh(unsquashed), log_density - log_det.sum(dim=1)
+        noise, log_density = (self.state_noise or GaussianStateNoise).sample(std)
+        return th.atanh(mean.clamp(-MAX_ABS_MEAN, MAX_ABS_MEAN)) + noise, log_density
+
+
+def squash(unsquashed: th.Tensor, log_density: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    :param unsquashed: Sample u, shape (batch, dim)
+    :param log_density: Log density of its entries, shape (batch, dim)
+    :return: tanh(u), shape (batch, dim), and its log-probability, shape (batch, 1)
+    """
+    # log(1 - tanh(u)^2), in the form that does not lose the tails
+    log_det = 2 * (math.log(2) - unsquashed - F.softplus(-2 * unsquashed))
+    return th.tanh(unsquashed), (log_density - log_det).sum(dim=1, keepdim=True)
 
 
 class S2PGSACPolicy(StatefulOffPolicyPolicy):

@@ -141,7 +141,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         self.state_refresh_rate = state_refresh_rate
         self.critic_history = critic_history
         self.log_state_ent_coef: th.Tensor | None = None
-        self.state_ent_coef_optimizer: th.optim.Adam | None = None
+        self.state_ent_coef_optimizer: th.optim.Optimizer | None = None
 
         if _init_setup_model:
             self._setup_model()
@@ -158,7 +158,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
             if init_value <= 0:
                 raise ValueError(f"state_ent_coef={self.state_ent_coef!r}: the initial value must be greater than 0")
             self.log_state_ent_coef = th.log(th.ones(1, device=self.device) * init_value).requires_grad_(True)
-            self.state_ent_coef_optimizer = th.optim.Adam([self.log_state_ent_coef], lr=self.lr_schedule(1))
+            self.state_ent_coef_optimizer = self.policy.make_optimizer([self.log_state_ent_coef], self.lr_schedule(1))
         else:
             self.state_ent_coef_tensor = th.tensor(float(self.state_ent_coef), device=self.device)
 
@@ -207,7 +207,9 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
             self.actor.optimizer.step()
 
             if gradient_step % self.target_update_interval == 0:
-                polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+                with th.no_grad():
+                    # SB3's polyak_update in one operation
+                    th._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.tau)
                 # Copy running stats, see SB3's GH issue #996
                 polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
 
@@ -289,11 +291,10 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
                 continue
             log_coefficient = getattr(self, f"log_{name}")
             coefficients.append(th.exp(log_coefficient.detach()))
-            loss = -(log_coefficient * (log_probs + target).detach()).mean()
-            optimizer.zero_grad()
-            loss.backward()
+            # Gradient of the loss -(log_coefficient * (log_probs + target)).mean(), which is linear
+            log_coefficient.grad = -(log_probs.detach().mean(dim=0) + target)
+            logs[f"{prefix}ent_coef_loss"].append((log_coefficient.detach() * log_coefficient.grad).item())
             optimizer.step()
-            logs[f"{prefix}ent_coef_loss"].append(loss.item())
         return coefficients[0], coefficients[1]
 
     def _update_learning_rates(self) -> None:
