@@ -3,7 +3,6 @@
 import sb3_s2pg.envs  # noqa: F401 (registers the tasks)
 from sb3_s2pg.common.kernels import GRUKernel, StateKernel
 from sb3_s2pg.sac import S2PGSAC
+from sb3_s2pg.version import __version__
 
-__version__ = "0.1.0"
-
-__all__ = ["S2PGSAC", "GRUKernel", "StateKernel"]
+__all__ = ["S2PGSAC", "GRUKernel", "StateKernel", "__version__"]

@@ -69,7 +69,7 @@ class StatefulReplayBuffer(ReplayBuffer):
         # Not the same as the previous done: an episode is also left when learn() is called again or a callback stops it
         self.episode_starts = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
 
-    def add(  # type: ignore[override]
+    def add(
         self,
         obs: Any,
         next_obs: Any,
@@ -191,5 +191,5 @@ class StatefulReplayBuffer(ReplayBuffer):
         return self.to_torch(array, copy=False)
 
 
-class StatefulDictReplayBuffer(StatefulReplayBuffer, DictReplayBuffer):
+class StatefulDictReplayBuffer(StatefulReplayBuffer, DictReplayBuffer):  # type: ignore[misc]
     """``StatefulReplayBuffer`` for Dict observations."""

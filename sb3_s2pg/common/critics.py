@@ -1,5 +1,6 @@
 """Critics of the augmented MDP: Q(s, z, a, z')."""
 
+import itertools
 import math
 
 import torch as th
@@ -90,7 +91,7 @@ class StatefulCritic(BaseModel):
         bound = 1 / math.sqrt(context_dim + action_dim)
         self.action_weight = nn.Parameter(th.empty(n_critics, action_dim, widths[0]).uniform_(-bound, bound))
         layers: list[nn.Module] = []
-        for in_features, out_features in zip(widths[:-1], widths[1:], strict=True):
+        for in_features, out_features in itertools.pairwise(widths):
             layers += [activation_fn(), EnsembleLinear(n_critics, in_features, out_features)]
         self.q_networks = nn.Sequential(*layers)
         make_relu_inplace(self.q_networks)

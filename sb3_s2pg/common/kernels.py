@@ -65,7 +65,9 @@ class GRUKernel(StateKernel):
         so that noise does not pile up in what is being kept
     """
 
-    def __init__(self, input_dim: int, state_dim: int, gated_noise: bool = False, input_gain: float = 1.0, keep_bias: float = 0.0):
+    def __init__(
+        self, input_dim: int, state_dim: int, gated_noise: bool = False, input_gain: float = 1.0, keep_bias: float = 0.0
+    ):
         super().__init__(input_dim, state_dim)
         self.gated_noise = gated_noise
         self.cell = nn.GRUCell(input_dim, state_dim)

@@ -38,7 +38,7 @@ class ObservationSubset:
                 raise ValueError(f"{name}={selection!r} needs a Dict or a one-dimensional Box observation, not {space}")
             size = space.shape[0]
             self.indices = _checked(list(selection), range(size), name, "indices")
-            self.space = spaces.Box(space.low[self.indices], space.high[self.indices], dtype=space.dtype)  # type: ignore[arg-type]
+            self.space = spaces.Box(space.low[self.indices], space.high[self.indices], dtype=space.dtype)
             self.entries = set(self.indices)
         elif isinstance(space, spaces.Box) and len(space.shape) == 1:
             self.entries = set(range(space.shape[0]))
@@ -49,9 +49,9 @@ class ObservationSubset:
         :return: The part of them that belongs to the subset
         """
         if self.keys is not None:
-            return {key: observations[key] for key in self.keys}  # type: ignore[call-overload, index]
+            return {key: observations[key] for key in self.keys}  # type: ignore[index]
         if self.indices is not None:
-            return observations[..., self.indices]  # type: ignore[call-overload, index]
+            return observations[..., self.indices]  # type: ignore[index]
         return observations
 
     def select_keys(self, observation: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
@@ -68,7 +68,9 @@ class ObservationSubset:
             raise ValueError(f"The policy needs a dict observation with the keys {self.keys}, not {type(observation)}")
         missing = [key for key in self.keys if key not in observation]
         if missing:
-            raise ValueError(f"The observation lacks the keys {missing}: the policy needs {self.keys}, got {list(observation)}")
+            raise ValueError(
+                f"The observation lacks the keys {missing}: the policy needs {self.keys}, got {list(observation)}"
+            )
         return {key: observation[key] for key in self.keys}
 
 

@@ -38,7 +38,7 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
     """
 
     policy: StatefulOffPolicyPolicy
-    replay_buffer: StatefulReplayBuffer  # type: ignore[assignment]
+    replay_buffer: StatefulReplayBuffer
     # The policies that the algorithm can train
     supported_policy_class: type[StatefulOffPolicyPolicy]
 
@@ -209,7 +209,9 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         super().load_replay_buffer(path, truncate_last_traj)
         loaded, self.replay_buffer = self.replay_buffer, present
         if not isinstance(loaded, StatefulReplayBuffer):
-            raise ValueError(f"{path} holds a {type(loaded).__name__} without internal states, saved by a memoryless algorithm")
+            raise ValueError(
+                f"{path} holds a {type(loaded).__name__} without internal states, saved by a memoryless algorithm"
+            )
         for name, wanted in {
             "state_dim": present.state_dim,
             "n_envs": self.n_envs,
@@ -218,8 +220,8 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         }.items():
             if getattr(loaded, name) != wanted:
                 raise ValueError(
-                    f"The replay buffer in {path} was saved with {name}={getattr(loaded, name)}, this model has {name}={wanted}: "
-                    "load it into a model that was built with the same settings"
+                    f"The replay buffer in {path} was saved with {name}={getattr(loaded, name)}, "
+                    f"this model has {name}={wanted}: load it into a model that was built with the same settings"
                 )
         # Settings of the model, not of the data
         loaded.critic_history = present.critic_history
@@ -227,7 +229,9 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         self.replay_buffer = loaded
 
 
-def resolve_critic_history(critic_history: int | None, actor_subset: ObservationSubset, critic_subset: ObservationSubset) -> int:
+def resolve_critic_history(
+    critic_history: int | None, actor_subset: ObservationSubset, critic_subset: ObservationSubset
+) -> int:
     """
     :param critic_history: Number of previous observations and actions that the critic sees, or None for the default
     :param actor_subset: What the actor sees
@@ -264,7 +268,9 @@ def checked_env(env: GymEnv | str | None, name: str, verbose: int = 0) -> GymEnv
     if not isinstance(space, spaces.Box):
         raise ValueError(f"{name} needs a Box action space, not {space}: S2PGPPO is the algorithm for discrete actions")
     if not np.isfinite([space.low, space.high]).all():
-        raise ValueError(f"{name} needs a bounded action space, not {space}: wrap the environment in RescaleAction or ClipAction")
+        raise ValueError(
+            f"{name} needs a bounded action space, not {space}: wrap the environment in RescaleAction or ClipAction"
+        )
     return made
 
 

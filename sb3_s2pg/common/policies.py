@@ -32,7 +32,9 @@ class StatefulActorMixin:
     state_dim: int
     use_previous_action: bool
 
-    def _set_memory(self, kernel: StateKernel | None, state_noise: GaussianStateNoise | None, use_previous_action: bool) -> None:
+    def _set_memory(
+        self, kernel: StateKernel | None, state_noise: GaussianStateNoise | None, use_previous_action: bool
+    ) -> None:
         """
         :param kernel: State kernel; None for a memoryless policy
         :param state_noise: Noise of the state kernel
@@ -156,12 +158,12 @@ class StatefulPolicy(BasePolicy):
 
         with th.no_grad():
             actions_th, internal_states = self._predict_stateful(obs, th.as_tensor(state, device=self.device), deterministic)
-        actions = actions_th.cpu().numpy().reshape((-1, *self.action_space.shape))  # type: ignore[misc]
+        assert isinstance(self.action_space, spaces.Box)
+        actions = actions_th.cpu().numpy().reshape((-1, *self.action_space.shape))
         if self.squash_output:
             executed = actions
             actions = self.unscale_action(actions)
         else:
-            assert isinstance(self.action_space, spaces.Box)
             actions = np.clip(actions, self.action_space.low, self.action_space.high)
             executed = self.scale_action(actions)
         next_state = self.make_state(internal_states.cpu().numpy(), executed)
@@ -196,7 +198,9 @@ class StatefulPolicy(BasePolicy):
             return state
         starts = np.atleast_1d(np.asarray(episode_start, dtype=bool))
         if starts.shape != (n_envs,):
-            raise ValueError(f"episode_start has the shape {starts.shape}, but {(n_envs,)} is needed: one flag per environment")
+            raise ValueError(
+                f"episode_start has the shape {starts.shape}, but {(n_envs,)} is needed: one flag per environment"
+            )
         return np.where(starts[:, None], self.initial_state(n_envs), state) if starts.any() else state
 
 
@@ -219,7 +223,7 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
     :raises ValueError: if the memory is configured in a way that cannot work
     """
 
-    actor: nn.Module
+    actor: Any  # a BasePolicy with StatefulActorMixin
     critic: StatefulCritic
     critic_target: StatefulCritic
 
@@ -443,7 +447,7 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
         """
         :param mode: True for training mode, False for evaluation mode; the target critic stays in evaluation mode
         """
-        self.actor.set_training_mode(mode)  # type: ignore[operator]
+        self.actor.set_training_mode(mode)
         self.critic.set_training_mode(mode)
         self.training = mode
 

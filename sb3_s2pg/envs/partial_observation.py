@@ -42,10 +42,12 @@ class PartialObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
         partial_space = spaces.Box(
             np.where(self._visible, space.low, np.minimum(space.low, 0)).astype(space.dtype),
             np.where(self._visible, space.high, np.maximum(space.high, 0)).astype(space.dtype),
-            dtype=space.dtype,  # type: ignore[arg-type]
+            dtype=space.dtype,
         )
         self.privileged = privileged
-        self.observation_space = spaces.Dict({"observation": partial_space, "privileged": space}) if privileged else partial_space
+        self.observation_space = (
+            spaces.Dict({"observation": partial_space, "privileged": space}) if privileged else partial_space
+        )
 
     def observation(self, observation: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
         """

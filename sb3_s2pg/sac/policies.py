@@ -1,11 +1,11 @@
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN, get_actor_critic_arch
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
-from stable_baselines3.sac.policies import Actor
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor
 from torch.nn import functional as F
 
 from sb3_s2pg.common.critics import make_relu_inplace
@@ -15,6 +15,15 @@ from sb3_s2pg.common.policies import StatefulActorMixin, StatefulOffPolicyPolicy
 
 # atanh of the kernel's mean has to stay finite
 MAX_ABS_MEAN = 1 - 1e-4
+
+
+class AugmentedAction(NamedTuple):
+    """A batch of actions (a, z') of the augmented MDP."""
+
+    actions: th.Tensor  # a in [-1, 1], (batch, action_dim)
+    log_prob: th.Tensor  # log pi_a(a | o, z), (batch, 1)
+    internal_states: th.Tensor  # z' in [-1, 1], (batch, state_dim)
+    state_log_prob: th.Tensor  # log kappa(z' | o, z), (batch, 1)
 
 
 class S2PGSACActor(StatefulActorMixin, Actor):
@@ -62,8 +71,8 @@ class S2PGSACActor(StatefulActorMixin, Actor):
         latent_pi = self.latent_pi(head_inputs)
         mean_actions = self.mu(latent_pi)
         if self.use_sde:
-            return mean_actions, self.log_std, {"latent_sde": latent_pi}, state_mean, state_std  # type: ignore[return-value]
-        log_std = self.log_std(latent_pi).clamp(-20, 2)  # SB3's bounds
+            return mean_actions, self.log_std, {"latent_sde": latent_pi}, state_mean, state_std
+        log_std = self.log_std(latent_pi).clamp(LOG_STD_MIN, LOG_STD_MAX)  # type: ignore[operator]
         return mean_actions, log_std, {}, state_mean, state_std
 
     def forward(  # type: ignore[override]
@@ -81,13 +90,11 @@ class S2PGSACActor(StatefulActorMixin, Actor):
             return actions, state_mean.clamp(-MAX_ABS_MEAN, MAX_ABS_MEAN)
         return actions, th.tanh(self._sample_unsquashed_state(state_mean, state_std)[0])
 
-    def action_log_prob(  # type: ignore[override]
-        self, obs: PyTorchObs, states: th.Tensor
-    ) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
+    def action_log_prob(self, obs: PyTorchObs, states: th.Tensor) -> AugmentedAction:  # type: ignore[override]
         """
         :param obs: The actor's observations
         :param states: (z, previous action), shape (batch, state_dim + action_dim)
-        :return: a, log pi_a(a | o, z), z' and log kappa(z' | o, z); log-probabilities of shape (batch, 1)
+        :return: Sampled (a, z') and their log-probabilities
         """
         mean, log_std, kwargs, state_mean, state_std = self.get_action_dist_params(obs, states)
         if self.use_sde:
@@ -97,8 +104,7 @@ class S2PGSACActor(StatefulActorMixin, Actor):
             # What SB3's distribution computes, without its dozens of small operations
             noise, log_density = GaussianStateNoise.sample(log_std.exp())
             actions, log_prob = squash(mean + noise, log_density)
-        next_internal_states, state_log_prob = squash(*self._sample_unsquashed_state(state_mean, state_std))
-        return actions, log_prob, next_internal_states, state_log_prob
+        return AugmentedAction(actions, log_prob, *squash(*self._sample_unsquashed_state(state_mean, state_std)))
 
     def _sample_unsquashed_state(self, mean: th.Tensor, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """

@@ -15,7 +15,7 @@ from sb3_s2pg.common.buffers import StatefulReplayBufferSamples
 from sb3_s2pg.common.critics import StatefulCritic
 from sb3_s2pg.common.diagnostics import gradient_norm, state_diagnostics
 from sb3_s2pg.common.off_policy_algorithm import S2PGOffPolicyAlgorithm, checked_env, frozen
-from sb3_s2pg.sac.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, S2PGSACActor, S2PGSACPolicy
+from sb3_s2pg.sac.policies import AugmentedAction, CnnPolicy, MlpPolicy, MultiInputPolicy, S2PGSACActor, S2PGSACPolicy
 
 SelfS2PGSAC = TypeVar("SelfS2PGSAC", bound="S2PGSAC")
 
@@ -105,7 +105,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         if n_steps != 1:
             raise ValueError(f"n_steps={n_steps} is not possible, use 1: z' at t + 1 does not match the observation at t + n")
         super().__init__(
-            policy,
+            policy,  # type: ignore[arg-type]
             checked_env(env, type(self).__name__, verbose),  # type: ignore[arg-type]
             learning_rate=learning_rate,
             buffer_size=buffer_size,
@@ -164,7 +164,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
-        Update actor, critic, temperatures, targets and stored states.
+        Update temperatures, critic, actor, targets and stored states.
 
         :param gradient_steps: Number of updates
         :param batch_size: Number of transitions per update
@@ -181,9 +181,8 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
             if self.use_sde:
                 self.actor.reset_noise()
 
-            actor_obs = self.policy.actor_subset(batch.observations)
-            actions_pi, log_prob, internal_states_pi, state_log_prob = self.actor.action_log_prob(actor_obs, batch.states)
-            ent_coef, state_ent_coef = self._update_temperatures(log_prob, state_log_prob, logs)
+            sample = self.actor.action_log_prob(self.policy.actor_subset(batch.observations), batch.states)
+            ent_coef, state_ent_coef = self._update_temperatures(sample, logs)
 
             critic_loss = self._critic_loss(batch, history, next_history, ent_coef, state_ent_coef)
             self.critic.optimizer.zero_grad()
@@ -192,12 +191,8 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
                 logs["critic_grad_norm"].append(gradient_norm(self.critic))
             self.critic.optimizer.step()
 
-            # The critic's weights need no gradients here
-            with frozen(self.critic):
-                critic_obs = self.policy.critic_subset(batch.observations)
-                q_values_pi = self.critic(critic_obs, batch.states, actions_pi, internal_states_pi, history)
-            min_qf_pi = q_values_pi.min(dim=0).values
-            actor_loss = (ent_coef * log_prob + state_ent_coef * state_log_prob - min_qf_pi).mean()
+            # With the updated critic, as in SB3
+            actor_loss = self._actor_loss(batch, sample, history, ent_coef, state_ent_coef)
             self.actor.optimizer.zero_grad()
             actor_loss.backward()
             if with_diagnostics:
@@ -213,17 +208,17 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
                 # Copy running stats, see SB3's GH issue #996
                 polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
 
-            internal_states_pi = internal_states_pi.detach()
+            internal_states = sample.internal_states.detach()
             if self.state_refresh_rate > 0:
-                self.replay_buffer.refresh(batch.indices, internal_states_pi.cpu().numpy(), self.state_refresh_rate)
+                self.replay_buffer.refresh(batch.indices, internal_states.cpu().numpy(), self.state_refresh_rate)
 
             logs["critic_loss"].append(critic_loss.item())
             logs["actor_loss"].append(actor_loss.item())
             logs["ent_coef"].append(ent_coef.item())
             logs["state_ent_coef"].append(state_ent_coef.item())
             if with_diagnostics and self.policy.state_dim > 0:
-                logs["state_entropy"].append(-state_log_prob.mean().item())
-                for name, value in state_diagnostics(batch, internal_states_pi, self.state_refresh_rate).items():
+                logs["state_entropy"].append(-sample.state_log_prob.mean().item())
+                for name, value in state_diagnostics(batch, internal_states, self.state_refresh_rate).items():
                     logs[name].append(value)
 
         self._n_updates += gradient_steps
@@ -250,17 +245,17 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         :return: The loss, a scalar
         """
         with th.no_grad():
-            next_actor_obs = self.policy.actor_subset(batch.next_observations)
-            next_actions, next_log_prob, next_internal_states, next_state_log_prob = self.actor.action_log_prob(
-                next_actor_obs, batch.next_states
-            )
-            next_critic_obs = self.policy.critic_subset(batch.next_observations)
+            next_sample = self.actor.action_log_prob(self.policy.actor_subset(batch.next_observations), batch.next_states)
             next_q_values = self.critic_target(
-                next_critic_obs, batch.next_states, next_actions, next_internal_states, next_history
+                self.policy.critic_subset(batch.next_observations),
+                batch.next_states,
+                next_sample.actions,
+                next_sample.internal_states,
+                next_history,
             )
-            next_values = next_q_values.min(dim=0).values - ent_coef * next_log_prob
+            next_values = next_q_values.min(dim=0).values - ent_coef * next_sample.log_prob
             if self.state_entropy_in_target:
-                next_values = next_values - state_ent_coef * next_state_log_prob
+                next_values = next_values - state_ent_coef * next_sample.state_log_prob
             target_q_values = batch.rewards + (1 - batch.dones) * self.gamma * next_values
 
         critic_obs = self.policy.critic_subset(batch.observations)
@@ -269,21 +264,42 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         # The sum over critics of half their mean squared error, as in SB3
         return 0.5 * self.critic.n_critics * F.mse_loss(current_q_values, target_q_values.expand_as(current_q_values))
 
-    def _update_temperatures(
-        self, log_prob: th.Tensor, state_log_prob: th.Tensor, logs: dict[str, list[float]]
-    ) -> tuple[th.Tensor, th.Tensor]:
+    def _actor_loss(
+        self,
+        batch: StatefulReplayBufferSamples,
+        sample: AugmentedAction,
+        history: th.Tensor | None,
+        ent_coef: th.Tensor,
+        state_ent_coef: th.Tensor,
+    ) -> th.Tensor:
+        """
+        alpha log pi_a + alpha_z log kappa - min_i Q_i(s, z, a, z') (paper, S2PG-SAC); one time step is all it needs.
+
+        :param batch: Batch of the augmented MDP
+        :param sample: (a, z') that the actor samples for it
+        :param history: Critic history at t, or None
+        :param ent_coef: Temperature of the action
+        :param state_ent_coef: Temperature of z'
+        :return: The loss, a scalar; the critic's weights need no gradients here
+        """
+        with frozen(self.critic):
+            critic_obs = self.policy.critic_subset(batch.observations)
+            q_values_pi = self.critic(critic_obs, batch.states, sample.actions, sample.internal_states, history)
+        min_qf_pi = q_values_pi.min(dim=0).values
+        return (ent_coef * sample.log_prob + state_ent_coef * sample.state_log_prob - min_qf_pi).mean()
+
+    def _update_temperatures(self, sample: AugmentedAction, logs: dict[str, list[float]]) -> tuple[th.Tensor, th.Tensor]:
         """
         Move each temperature that is learned towards its own target entropy.
 
-        :param log_prob: log pi_a(a | o, z), shape (batch, 1)
-        :param state_log_prob: log kappa(z' | o, z), shape (batch, 1)
+        :param sample: (a, z') that the actor samples for a batch
         :param logs: Where to append the losses
         :return: temperature of the action and of z', before this update
         """
         coefficients = []
-        for name, prefix, log_probs, target in (
-            ("ent_coef", "", log_prob, self.target_entropy),
-            ("state_ent_coef", "state_", state_log_prob, self.target_state_entropy),
+        for name, log_prob, target in (
+            ("ent_coef", sample.log_prob, self.target_entropy),
+            ("state_ent_coef", sample.state_log_prob, self.target_state_entropy),
         ):
             optimizer = getattr(self, f"{name}_optimizer")
             if optimizer is None:
@@ -291,9 +307,10 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
                 continue
             log_coefficient = getattr(self, f"log_{name}")
             coefficients.append(th.exp(log_coefficient.detach()))
-            # Gradient of the loss -(log_coefficient * (log_probs + target)).mean(), which is linear
-            log_coefficient.grad = -(log_probs.detach().mean(dim=0) + target)
-            logs[f"{prefix}ent_coef_loss"].append((log_coefficient.detach() * log_coefficient.grad).item())
+            assert isinstance(target, float)
+            # Gradient of the loss -(log_coefficient * (log_prob + target)).mean(), which is linear
+            log_coefficient.grad = -(log_prob.detach().mean(dim=0) + target)
+            logs[f"{name}_loss"].append((log_coefficient.detach() * log_coefficient.grad).item())
             optimizer.step()
         return coefficients[0], coefficients[1]
 
