@@ -84,7 +84,7 @@ class GRUKernel(StateKernel):
         reset_z, keep_z, candidate_z = F.linear(states, self.cell.weight_hh, self.cell.bias_hh).chunk(3, dim=1)
         keep = th.sigmoid(keep_x + keep_z)
         candidate = th.tanh(candidate_x + th.sigmoid(reset_x + reset_z) * candidate_z)
-        return candidate + keep * (states - candidate), 1 - keep
+        return th.lerp(candidate, states, keep), 1 - keep
 
     def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
         weights = [self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh]

@@ -84,7 +84,7 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._setup_learn(*args, **kwargs)
-        self._check_finite("observation", self._last_obs)
+        self._check_finite("observation", self._last_obs if self._vec_normalize_env is None else self._last_original_obs)
         if self._last_state is None or len(self._last_state) != self.n_envs:
             self._last_state = self.policy.initial_state(self.n_envs)
         return result
@@ -111,6 +111,8 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         if action_noise is not None:
             scaled_actions = np.clip(scaled_actions + action_noise(), -1, 1)
         self._next_state = self.policy.make_state(next_state[:, : self.policy.state_dim], scaled_actions)
+        self._check_finite("internal state", self._next_state[:, : self.policy.state_dim])
+        self._check_finite("action", scaled_actions)
         return self.policy.unscale_action(scaled_actions), scaled_actions
 
     def _store_transition(
@@ -135,9 +137,12 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         """
         assert self._next_state is not None and self._last_episode_starts is not None
         internal_states = self._next_state[:, : self.policy.state_dim]
+        if self._vec_normalize_env is not None:
+            # Running statistics spread what is not finite to all environments: look at what came in
+            self._check_finite("observation", self._vec_normalize_env.get_original_obs())
+            self._check_finite("reward", self._vec_normalize_env.get_original_reward())
         self._check_finite("observation", new_obs)
         self._check_finite("reward", reward)
-        self._check_finite("internal state", internal_states)
         for env_idx, info in enumerate(infos):
             if dones[env_idx] and info.get("terminal_observation") is not None:
                 self._check_finite("terminal observation", info["terminal_observation"], env_idx)
@@ -172,6 +177,7 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         raise ValueError(
             f"Non-finite {what} in environment {env_idx} at step {self.num_timesteps}: {values}. "
             "The transition was not stored; replay buffer and weights are as they were before it"
+            + ("" if self._vec_normalize_env is None else ", but restore the statistics of VecNormalize, which have seen it")
         )
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:

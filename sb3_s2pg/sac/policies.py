@@ -85,7 +85,10 @@ class S2PGSACActor(StatefulActorMixin, Actor):
         :return: a in [-1, 1], shape (batch, action_dim), and z' in (-1, 1), shape (batch, state_dim)
         """
         mean, log_std, kwargs, state_mean, state_std = self.get_action_dist_params(obs, states)
-        actions = self.action_dist.actions_from_params(mean, log_std, deterministic=deterministic, **kwargs)
+        if self.use_sde:
+            actions = self.action_dist.actions_from_params(mean, log_std, deterministic=deterministic, **kwargs)
+        else:
+            actions = th.tanh(mean if deterministic else mean + log_std.exp() * th.randn_like(mean))
         if deterministic:
             return actions, state_mean.clamp(-MAX_ABS_MEAN, MAX_ABS_MEAN)
         return actions, th.tanh(self._sample_unsquashed_state(state_mean, state_std)[0])

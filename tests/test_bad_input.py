@@ -1,0 +1,175 @@
+"""What a user got wrong is said clearly, before anything is trained, stored or overwritten."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from envs import Counter, Images, MixedDict
+from gymnasium import spaces
+from stable_baselines3 import SAC, TD3, HerReplayBuffer
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_s2pg import S2PGSAC
+from sb3_s2pg.envs import PartialObservation
+
+SMALL = {"net_arch": [8], "state_dim": 4}
+
+
+def make(env="PendulumNoVel-v1", policy="MlpPolicy", policy_kwargs=None, **kwargs):
+    return S2PGSAC(policy, env, buffer_size=300, policy_kwargs={**SMALL, **(policy_kwargs or {})}, device="cpu", **kwargs)
+
+
+class Unbounded(Counter):
+    action_space = spaces.Box(-np.inf, np.inf, (1,), dtype=np.float32)
+
+
+class Broken(Counter):
+    """Returns something that is not finite at the step ``at``."""
+
+    def __init__(self, what: str, at: int):
+        super().__init__(length=6)
+        self.what, self.at, self.total = what, at, 0
+
+    def reset(self, **kwargs):
+        obs, info = super().reset(**kwargs)
+        return (obs * np.nan if self.what == "first observation" else obs), info
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        self.total += 1
+        if self.total == self.at:
+            if self.what == "observation":
+                obs = np.full_like(obs, np.inf)
+            elif self.what == "terminal observation":
+                obs = np.full_like(obs, np.nan)
+            elif self.what == "reward":
+                reward = np.nan
+        return obs, reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize(
+    "kwargs, match",
+    [
+        ({"env": "CartPoleNoVel-v1"}, "S2PGPPO"),
+        ({"env": Unbounded()}, "bounded action space"),
+        ({"policy_kwargs": {"state_dim": -1}}, "state_dim=-1"),
+        ({"policy_kwargs": {"state_dim": 2.5}}, "state_dim=2.5"),
+        ({"policy_kwargs": {"state_kernel_class": "nonsense"}}, "state_kernel_class='nonsense'.*gru"),
+        ({"policy_kwargs": {"state_kernel_class": dict}}, "state_kernel_class"),
+        ({"policy_kwargs": {"actor_observation": [0, 3]}}, r"actor_observation=\[0, 3\]: indices \[3\] do not exist"),
+        ({"policy_kwargs": {"actor_observation": []}}, "selects nothing"),
+        ({"policy_kwargs": {"critic_observation": [0, 0]}}, "twice"),
+        ({"policy_kwargs": {"kernel_lr_ratio": -1.0}}, "kernel_lr_ratio=-1.0"),
+        ({"policy_kwargs": {"state_noise_kwargs": {"log_std_init": 5.0}}}, "log_std_init=5.0"),
+        ({"policy_kwargs": {"share_features_extractor": True, "actor_observation": [0]}}, "share_features_extractor"),
+        ({"critic_history": -1}, "critic_history=-1"),
+        ({"critic_history": 1.5}, "critic_history=1.5"),
+        ({"env": Images(), "policy": "CnnPolicy", "critic_history": 2}, "does not work with images"),
+        ({"n_steps": 3}, "n_steps=3"),
+        ({"state_refresh_rate": 1.5}, "state_refresh_rate=1.5"),
+        ({"state_ent_coef": "auto_0"}, "state_ent_coef='auto_0'"),
+        ({"replay_buffer_class": HerReplayBuffer}, "Hindsight replay"),
+        ({"policy": SAC.policy_aliases["MlpPolicy"]}, "SACPolicy"),
+    ],
+)
+def test_constructor(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        make(**kwargs)
+
+
+def test_keys_of_a_dict():
+    env = MixedDict(with_camera=False)
+    for kwargs, match in (
+        ({"actor_observation": ["joint"]}, r"actor_observation=\['joint'\]: keys \['joint'\] do not exist.*joints"),
+        ({"critic_observation": ["camera"]}, "critic_observation"),
+        ({"actor_observation": [0]}, "do not exist"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            make(env, "MultiInputPolicy", kwargs)
+    with pytest.raises(ValueError, match="MultiInputPolicy"):
+        make(env, "MlpPolicy")
+
+
+def test_an_actor_without_observation():
+    class OnlyPrivileged(MixedDict):
+        def __init__(self):
+            self.observation_space = spaces.Dict({"privileged": spaces.Box(-1, 1, (2,), dtype=np.float32)})
+
+    with pytest.raises(ValueError, match=r"actor_observation.*selects nothing"):
+        make(OnlyPrivileged(), "MultiInputPolicy")
+
+
+@pytest.mark.parametrize("hidden, match", [([5], "do not exist"), ([0, 1, 2], "hides the whole observation")])
+def test_partial_observation(hidden, match):
+    with pytest.raises(ValueError, match=match):
+        PartialObservation(gym.make("Pendulum-v1"), hidden=hidden)
+
+
+def test_partial_observation_of_something_else():
+    with pytest.raises(ValueError, match="one-dimensional Box"):
+        PartialObservation(Images(), hidden=[0])
+
+
+def test_files_of_another_kind(tmp_path):
+    for algorithm in (SAC, TD3):
+        path = tmp_path / algorithm.__name__
+        algorithm("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs={"net_arch": [8]}).save(path)
+        with pytest.raises(ValueError, match="loaded with the class that saved it"):
+            S2PGSAC.load(path)
+    text = tmp_path / "notes.zip"
+    text.write_text("not a model")
+    with pytest.raises(ValueError, match="zip"):
+        S2PGSAC.load(text)
+
+
+def test_replay_buffers_of_another_kind(tmp_path):
+    model = make()
+    model.learn(120)
+    present = model.replay_buffer
+    other = make(policy_kwargs={"state_dim": 5})
+    other.save_replay_buffer(tmp_path / "other")
+    sac = SAC("MlpPolicy", "PendulumNoVel-v1", buffer_size=300, policy_kwargs={"net_arch": [8]})
+    sac.save_replay_buffer(tmp_path / "sac")
+    with pytest.raises(ValueError, match="state_dim=5"):
+        model.load_replay_buffer(tmp_path / "other")
+    with pytest.raises(ValueError, match="without internal states"):
+        model.load_replay_buffer(tmp_path / "sac")
+    assert model.replay_buffer is present and present.size() == 120
+
+
+@pytest.mark.parametrize(
+    "what, at, step",
+    [("observation", 16, 32), ("terminal observation", 18, 36), ("reward", 20, 40), ("first observation", 0, 0)],
+)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_what_is_not_finite_is_not_stored(what, at, step, normalize, tmp_path):
+    env = DummyVecEnv([lambda: Counter(), lambda: Broken(what, at)])
+    if normalize:
+        env = VecNormalize(env)
+    model = make(env, learning_starts=10)
+    with pytest.raises(ValueError, match=f"Non-finite .*{what.split()[-1]} in environment 1 at step {step}:"):
+        model.learn(200)
+    assert_finite(model, tmp_path)
+
+
+def test_an_internal_state_that_is_not_finite(tmp_path):
+    env = DummyVecEnv([lambda: Counter(), lambda: Counter(1)])
+    model = make(env, learning_starts=10)
+    model.learn(40)
+    # A user's own kernel or a learning rate gone wild would do this
+    model._last_state[1] = np.nan
+    model._last_episode_starts = np.zeros(2, dtype=bool)
+    with pytest.raises(ValueError, match="Non-finite internal state in environment 1 at step 40"):
+        model.learn(40, reset_num_timesteps=False)
+    assert_finite(model, tmp_path)
+    # The next call starts new episodes, and goes on
+    model.learn(40, reset_num_timesteps=False)
+    assert_finite(model, tmp_path)
+
+
+def assert_finite(model, tmp_path):
+    buffer = model.replay_buffer
+    for array in (buffer.observations, buffer.next_observations, buffer.rewards, buffer.next_internal_states, buffer.actions):
+        assert np.isfinite(array).all()
+    assert all(np.isfinite(parameter.detach().numpy()).all() for parameter in model.policy.parameters())
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer")

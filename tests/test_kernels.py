@@ -1,0 +1,155 @@
+"""State kernels and their noise."""
+
+import math
+
+import numpy as np
+import pytest
+import torch as th
+from torch import nn
+
+from sb3_s2pg import S2PGSAC, GRUKernel, StateKernel
+from sb3_s2pg.common.noise import GaussianStateNoise
+from sb3_s2pg.sac.policies import squash
+
+
+class KeepEverything(StateKernel):
+    def __init__(self, input_dim, state_dim):
+        super().__init__(input_dim, state_dim)
+        self.unused = nn.Parameter(th.zeros(1))
+
+    def forward(self, inputs, states):
+        return states, None
+
+    def initial_state(self, n):
+        return th.linspace(-0.9, 0.9, self.state_dim).expand(n, self.state_dim)
+
+
+def make_model(**policy_kwargs):
+    return S2PGSAC("MlpPolicy", "PendulumNoVel-v1", buffer_size=100, seed=0, device="cpu", policy_kwargs=policy_kwargs)
+
+
+def test_what_is_kept_does_not_fade():
+    model = make_model(state_kernel_class=KeepEverything, state_dim=5)
+    obs = np.array([1, 0, 0], dtype=np.float32)
+    kept = np.linspace(-0.9, 0.9, 5, dtype=np.float32)
+    state = None
+    for _ in range(1000):
+        _, state = model.predict(obs, state=state, deterministic=True)
+    np.testing.assert_array_equal(state[0, :5], kept)
+
+
+def test_gru_that_keeps_everything():
+    kernel = GRUKernel(3, 4)
+    with th.no_grad():
+        kernel.cell.bias_ih[4:8] = 100.0
+    start = th.empty(2, 4).uniform_(-1, 1)
+    state = start
+    for _ in range(1000):
+        state, _ = kernel(th.randn(2, 3), state)
+    # Exact but for the rounding of (z - candidate) + candidate in torch's cell
+    th.testing.assert_close(state, start, atol=1e-5, rtol=0)
+
+
+def test_z_at_zero_noise_is_the_mean_of_the_kernel():
+    model = make_model(state_dim=6, state_noise_kwargs={"log_std_init": -20, "log_std_min": -20})
+    obs, states = th.randn(32, 3), th.empty(32, 7).uniform_(-0.99, 0.99)
+    with th.no_grad():
+        mean, scale = model.actor.kernel(th.cat([obs, states[:, 6:]], dim=1), states[:, :6])
+        sample = model.actor.action_log_prob(obs, states)
+        _, deterministic = model.actor(obs, states, deterministic=True)
+    assert scale is None
+    th.testing.assert_close(sample.internal_states, mean, atol=1e-5, rtol=0)
+    th.testing.assert_close(deterministic, mean, atol=0, rtol=0)
+
+
+def test_log_probabilities_by_another_route():
+    model = make_model(state_dim=6)
+    obs, states = th.randn(32, 3), th.empty(32, 7).uniform_(-0.9, 0.9)
+    mean, log_std, _, state_mean, state_std = model.actor.get_action_dist_params(obs, states)
+    sample = model.actor.action_log_prob(obs, states)
+
+    def log_prob(base_mean, std, value):
+        transform = th.distributions.transforms.TanhTransform()
+        distribution = th.distributions.TransformedDistribution(th.distributions.Normal(base_mean, std), [transform])
+        return distribution.log_prob(value).sum(dim=1, keepdim=True)
+
+    th.testing.assert_close(sample.log_prob, log_prob(mean, log_std.exp(), sample.actions), atol=1e-3, rtol=1e-4)
+    th.testing.assert_close(
+        sample.state_log_prob, log_prob(th.atanh(state_mean), state_std, sample.internal_states), atol=1e-3, rtol=1e-4
+    )
+
+
+def test_squashing_far_out_stays_finite():
+    unsquashed = th.tensor([[-50.0, 30.0]], requires_grad=True)
+    squashed, log_prob = squash(unsquashed, th.zeros(1, 2))
+    log_prob.sum().backward()
+    assert th.equal(squashed, th.tensor([[-1.0, 1.0]]))
+    # log(1 - tanh(u)^2) = log 4 - 2 |u| far out
+    assert log_prob.item() == pytest.approx(-2 * math.log(4) + 160, rel=1e-6)
+    th.testing.assert_close(unsquashed.grad, th.tensor([[-2.0, 2.0]]))
+
+
+@pytest.mark.parametrize("gated_noise", [False, True])
+def test_unroll_is_a_loop(gated_noise):
+    kernel = GRUKernel(3, 5, gated_noise=gated_noise)
+    inputs, start = th.randn(20, 4, 3), th.empty(4, 5).uniform_(-1, 1)
+    th.testing.assert_close(kernel.unroll(inputs, start), StateKernel.unroll(kernel, inputs, start))
+
+
+def test_gated_noise_is_scaled_by_what_is_written():
+    plain, gated = GRUKernel(3, 5), GRUKernel(3, 5, gated_noise=True)
+    gated.load_state_dict(plain.state_dict())
+    inputs, states = th.randn(8, 3), th.empty(8, 5).uniform_(-1, 1)
+    mean, scale = gated(inputs, states)
+    th.testing.assert_close(mean, plain(inputs, states)[0])
+    # z' = z + written * (candidate - z): where nothing is written the mean is z
+    with th.no_grad():
+        gated.cell.bias_ih[5:10] = 100.0
+    mean, scale = gated(inputs, states)
+    assert th.equal(mean, states) and th.equal(scale, th.zeros(8, 5))
+    noise = GaussianStateNoise(3, 5)
+    assert noise(inputs, states, scale).detach().numpy() == pytest.approx(math.exp(-5))
+
+
+def test_a_kernel_starts_where_it_says_in_training_too():
+    model = make_model(state_kernel_class=KeepEverything, state_dim=3, net_arch=[8])
+    model.learn(90)
+    batch = model.replay_buffer.sample(500)
+    starts = model.replay_buffer.episode_starts[batch.indices]
+    assert 0 < starts.sum() < len(starts)
+    np.testing.assert_allclose(batch.states[starts].numpy(), np.tile([-0.9, 0.0, 0.9, 0.0], (starts.sum(), 1)), atol=1e-6)
+
+
+def test_kernel_learning_rate_follows_the_schedule():
+    model = S2PGSAC(
+        "MlpPolicy",
+        "PendulumNoVel-v1",
+        learning_rate=lambda progress: 1e-3 * progress,
+        buffer_size=200,
+        policy_kwargs={"kernel_lr_ratio": 0.1, "net_arch": [8], "state_dim": 4},
+        ent_coef_learning_rate=1e-5,
+        state_ent_coef_learning_rate=lambda progress: 2e-5 * progress,
+        device="cpu",
+    )
+
+    def rates():
+        return [group["lr"] for group in model.actor.optimizer.param_groups]
+
+    assert rates() == pytest.approx([1e-3, 1e-4])
+    model.learn(200)
+    progress = 1 - 199 / 200  # SB3 updates the progress after storing, the last update sees the step before
+    assert rates() == pytest.approx([1e-3 * model._current_progress_remaining, 1e-4 * model._current_progress_remaining])
+    assert model._current_progress_remaining < progress + 0.01
+    kernel_parameters = {id(parameter) for parameter in model.actor.kernel.parameters()}
+    assert {id(parameter) for parameter in model.actor.optimizer.param_groups[1]["params"]} == kernel_parameters
+    assert model.ent_coef_optimizer.param_groups[0]["lr"] == 1e-5
+    assert model.state_ent_coef_optimizer.param_groups[0]["lr"] == pytest.approx(2e-5 * model._current_progress_remaining)
+
+
+def test_a_frozen_kernel_does_not_move():
+    model = make_model(kernel_lr_ratio=0.0, net_arch=[8], state_dim=4)
+    before = [parameter.detach().clone() for parameter in model.actor.kernel.parameters()]
+    head = model.actor.mu.weight.detach().clone()
+    model.learn(130)
+    assert all(th.equal(a, b) for a, b in zip(before, model.actor.kernel.parameters(), strict=True))
+    assert not th.equal(head, model.actor.mu.weight)
