@@ -112,11 +112,21 @@ def make_model() -> S2PGSAC:
         },
     )
     model.actor.latent_pi = nn.Sequential(UnsquashMean())
+    mean, log_std = action_layers(model)
     with th.no_grad():
-        model.actor.mu.weight.copy_(th.tensor([[-0.4, 0.3, 0.5]]))
-        model.actor.log_std.weight.zero_()
-        model.actor.log_std.bias.fill_(math.log(0.3))
+        mean.weight.copy_(th.tensor([[-0.4, 0.3, 0.5]]))
+        log_std.weight.zero_()
+        log_std.bias.fill_(math.log(0.3))
     return model
+
+
+def action_layers(model: S2PGSAC) -> tuple[nn.Linear, nn.Linear]:
+    """
+    :param model: The model
+    :return: the layers that compute mean and log std of the action
+    """
+    assert isinstance(model.actor.mu, nn.Linear) and isinstance(model.actor.log_std, nn.Linear)
+    return model.actor.mu, model.actor.log_std
 
 
 def parameters(model: S2PGSAC) -> dict[str, th.Tensor]:
@@ -125,12 +135,13 @@ def parameters(model: S2PGSAC) -> dict[str, th.Tensor]:
     :return: The parameters that J depends on
     """
     actor = model.actor
+    mean, log_std = action_layers(model)
     assert isinstance(actor.kernel, LinearKernel) and actor.state_noise is not None
     return {
         "kernel, from o": actor.kernel.from_input,
         "kernel, from z": actor.kernel.from_state,
-        "head": actor.mu.weight,
-        "log std of a": actor.log_std.bias,
+        "head": mean.weight,
+        "log std of a": log_std.bias,
         "log std of z'": actor.state_noise.log_std.bias,
     }
 

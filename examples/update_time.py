@@ -1,0 +1,128 @@
+"""
+What memory costs: one update and one prediction of S2PGSAC against SB3's SAC, interleaved, one thread, medians.
+
+    python examples/update_time.py [--rounds 40] [--out results/update_time]
+
+Batch 256, width 256, z 32, state refresh on. HalfCheetah has 17 observations and 6 actions; "privileged critic" lets the
+actor see the 8 positions and the critic everything.
+"""
+
+import argparse
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from common import save_figure, save_json
+from matplotlib.figure import Figure
+from stable_baselines3 import SAC
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_s2pg import S2PGSAC
+
+UPDATES_PER_ROUND = 5
+
+
+def newest(name: str) -> str:
+    """
+    :param name: Name of a task without version
+    :return: Its id, in the newest version that the installed gymnasium has
+    """
+    return f"{name}-v{max(spec.version or 0 for spec in gym.registry.values() if spec.name == name)}"
+
+
+def make_models() -> dict[str, dict[str, OffPolicyAlgorithm]]:
+    """:return: Models to compare, by task; the first of each is SB3's SAC"""
+    cheetah, pendulum = newest("HalfCheetah"), "PendulumNoVel-v1"
+    kwargs: dict[str, Any] = {"buffer_size": 5000, "learning_starts": 10_000, "device": "cpu", "seed": 0}
+    return {
+        "HalfCheetah": {
+            "SAC": SAC("MlpPolicy", cheetah, **kwargs),
+            "privileged critic": S2PGSAC("MlpPolicy", cheetah, policy_kwargs={"actor_observation": list(range(8))}, **kwargs),
+            "default history": S2PGSAC("MlpPolicy", cheetah, **kwargs),
+        },
+        "Pendulum": {
+            "SAC": SAC("MlpPolicy", pendulum, **kwargs),
+            "privileged critic": S2PGSAC("MultiInputPolicy", "PendulumNoVelPriv-v1", **kwargs),
+            "default history": S2PGSAC("MlpPolicy", pendulum, **kwargs),
+        },
+    }
+
+
+# Task, model, what is measured, and the ratio not to exceed
+BARS = {
+    ("HalfCheetah", "privileged critic", "update"): 1.1,
+    ("HalfCheetah", "default history", "update"): 1.8,
+    ("Pendulum", "default history", "update"): 1.4,
+    ("HalfCheetah", "default history", "predict"): 1.5,
+}
+
+
+def measure(models: dict[str, OffPolicyAlgorithm], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """
+    :param models: Models to compare
+    :param rounds: Number of rounds; in each of them every model has its turn
+    :return: seconds per update and per prediction, one number per round
+    """
+    times: dict[str, dict[str, list[float]]] = {name: {"update": [], "predict": []} for name in models}
+    inputs = {}
+    for name, model in models.items():
+        model.learn(2000)  # fills the buffer; learning has not started
+        model.train(gradient_steps=20, batch_size=256)
+        observation = model.observation_space.sample()
+        inputs[name] = (observation, model.predict(observation)[1], np.array([False]))
+    for _ in range(rounds):
+        for name, model in models.items():
+            start = perf_counter()
+            model.train(gradient_steps=UPDATES_PER_ROUND, batch_size=256)
+            times[name]["update"].append((perf_counter() - start) / UPDATES_PER_ROUND)
+        for name, model in models.items():
+            observation, state, episode_start = inputs[name]
+            start = perf_counter()
+            for _ in range(10):
+                model.predict(observation, state=state, episode_start=episode_start)
+            times[name]["predict"].append((perf_counter() - start) / 10)
+    return times
+
+
+def main() -> None:
+    """Measure, print a table, write JSON and a picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/update_time"), help="where to write JSON and picture")
+    parser.add_argument("--rounds", type=int, default=40)
+    args = parser.parse_args()
+    th.set_num_threads(1)
+
+    rows: list[dict[str, Any]] = []
+    print(f"{'task':12s} {'model':18s} {'':8s} {'median ms':>10s} {'ratio to SAC':>13s} {'at most':>8s}")
+    for task, models in make_models().items():
+        times = measure(models, args.rounds)
+        for what in ("update", "predict"):
+            for name in models:
+                # The ratio within a round is what does not depend on how busy the machine is
+                ratio = float(np.median(np.array(times[name][what]) / np.array(times["SAC"][what])))
+                milliseconds = 1e3 * float(np.median(times[name][what]))
+                bar = BARS.get((task, name, what))
+                rows.append({"task": task, "model": name, "what": what, "ms": milliseconds, "ratio": ratio, "at_most": bar})
+                limit = "" if bar is None else f"{bar:.1f}"
+                print(f"{task:12s} {name:18s} {what:8s} {milliseconds:10.2f} {ratio:13.2f} {limit:>8s}", flush=True)
+    save_json(args.out, {"rows": rows, "rounds": args.rounds})
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    ours = [row for row in rows if row["model"] != "SAC"]
+    labels = [f"{row['task']}, {row['what']}\n{row['model']}" for row in ours]
+    axes.barh(labels, [row["ratio"] for row in ours])
+    axes.axvline(1, color="black", linewidth=1)
+    for position, row in enumerate(ours):
+        if row["at_most"] is not None:
+            axes.plot([row["at_most"]] * 2, [position - 0.4, position + 0.4], color="C3")
+    axes.set(xlabel="time relative to SB3's SAC (red: not to exceed)")
+    axes.invert_yaxis()
+    save_figure(args.out, figure)
+
+
+if __name__ == "__main__":
+    main()
