@@ -3,12 +3,15 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from envs import Counter, Images, MixedDict
 from gymnasium import spaces
 from stable_baselines3 import SAC, TD3, HerReplayBuffer
+from stable_baselines3.common.save_util import save_to_pkl
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_s2pg import S2PGSAC
+from sb3_s2pg import S2PGSAC, StateKernel
+from sb3_s2pg.common.buffers import StatefulDictReplayBuffer
 from sb3_s2pg.envs import PartialObservation
 
 SMALL = {"net_arch": [8], "state_dim": 4}
@@ -64,9 +67,16 @@ class Broken(Counter):
         ({"critic_history": -1}, "critic_history=-1"),
         ({"critic_history": 1.5}, "critic_history=1.5"),
         ({"env": Images(), "policy": "CnnPolicy", "critic_history": 2}, "does not work with images"),
+        ({"policy_kwargs": {"state_kernel_class": StateKernel}}, "state_kernel_class"),
+        ({"policy_kwargs": {"critic_history": 3}}, "argument of the algorithm"),
+        ({"policy_kwargs": {"actor_observation": "observation"}}, "must be a list"),
         ({"n_steps": 3}, "n_steps=3"),
         ({"state_refresh_rate": 1.5}, "state_refresh_rate=1.5"),
         ({"state_ent_coef": "auto_0"}, "state_ent_coef='auto_0'"),
+        ({"state_ent_coef": "auto_x"}, "state_ent_coef='auto_x'"),
+        ({"state_ent_coef": -0.1}, "state_ent_coef=-0.1"),
+        ({"target_state_entropy": "none"}, "target_state_entropy='none'"),
+        ({"replay_buffer_class": StatefulDictReplayBuffer}, "does not fit"),
         ({"replay_buffer_class": HerReplayBuffer}, "Hindsight replay"),
         ({"policy": SAC.policy_aliases["MlpPolicy"]}, "SACPolicy"),
     ],
@@ -115,6 +125,9 @@ def test_files_of_another_kind(tmp_path):
         algorithm("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs={"net_arch": [8]}).save(path)
         with pytest.raises(ValueError, match="loaded with the class that saved it"):
             S2PGSAC.load(path)
+    make().save(tmp_path / "ours")
+    with pytest.raises(ValueError, match="n_steps=3"):
+        S2PGSAC.load(tmp_path / "ours", n_steps=3)
     text = tmp_path / "notes.zip"
     text.write_text("not a model")
     with pytest.raises(ValueError, match="zip"):
@@ -133,6 +146,9 @@ def test_replay_buffers_of_another_kind(tmp_path):
         model.load_replay_buffer(tmp_path / "other")
     with pytest.raises(ValueError, match="without internal states"):
         model.load_replay_buffer(tmp_path / "sac")
+    save_to_pkl(tmp_path / "something", {"not": "a buffer"})
+    with pytest.raises(ValueError, match="does not hold a replay buffer"):
+        model.load_replay_buffer(tmp_path / "something")
     assert model.replay_buffer is present and present.size() == 120
 
 
@@ -149,6 +165,28 @@ def test_what_is_not_finite_is_not_stored(what, at, step, normalize, tmp_path):
     with pytest.raises(ValueError, match=f"Non-finite .*{what.split()[-1]} in environment 1 at step {step}:"):
         model.learn(200)
     assert_finite(model, tmp_path)
+
+
+def test_what_overflows_in_single_precision_is_not_stored(tmp_path):
+    class Huge(Counter):
+        observation_space = spaces.Box(-np.inf, np.inf, (3,), dtype=np.float64)
+
+        def _observation(self):
+            return np.full(3, 1e39 if self.steps == 4 else 1.0)
+
+    model = make(Huge(), learning_starts=10)
+    with pytest.raises(ValueError, match="Non-finite observation in environment 0 at step 4"):
+        model.learn(200)
+    assert_finite(model, tmp_path)
+
+
+def test_a_policy_that_has_diverged():
+    model = make(learning_starts=10)
+    model.learn(5)
+    with th.no_grad():
+        model.actor.kernel.cell.bias_ih.fill_(np.nan)
+    with pytest.raises(ValueError, match=r"Non-finite internal state.*The policy has diverged"):
+        model.learn(5)
 
 
 def test_an_internal_state_that_is_not_finite(tmp_path):

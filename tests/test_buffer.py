@@ -183,6 +183,33 @@ def test_memory_efficient_variant():
     assert all(step > 47 - n_positions for step, _ in seen)
 
 
+def test_a_restarted_episode_does_not_leak_into_the_last_transition():
+    env = make_counters()
+    kwargs = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    model, recorder = make_model(env, 40, **kwargs), Recorder(stop_at=33)
+    model.learn(99, callback=recorder)
+    assert model.replay_buffer.pos == 10 and model.replay_buffer.dones[9, 2] == 0
+    model.learn(3, reset_num_timesteps=False)
+    # The first observation of the new episode lies where the next observation was: it must not be bootstrapped from
+    assert model.replay_buffer.observations[10, 2, 2] == 0 and (model.replay_buffer.dones[9] == 1).all()
+
+
+@pytest.mark.parametrize("how", ["load", "reset"])
+def test_another_buffer_in_the_middle_of_an_episode(how, tmp_path):
+    model = make_model(make_counters(), 40)
+    model.learn(33)
+    model.save_replay_buffer(tmp_path / "buffer")
+    model.learn(12, reset_num_timesteps=False)
+    if how == "load":
+        model.load_replay_buffer(tmp_path / "buffer")
+    else:
+        model.replay_buffer.reset()
+    position = model.replay_buffer.pos
+    model.learn(3, reset_num_timesteps=False)
+    assert model.replay_buffer.episode_starts[position].all()
+    assert (model.replay_buffer.observations[position, :, 2] == 0).all()
+
+
 def test_refresh_reaches_the_next_step_and_no_other():
     env, n_positions = make_counters(), 20
     model = make_model(env, n_positions)

@@ -86,6 +86,7 @@ def test_what_has_been_registered_before_is_left_alone():
     code = (
         "import gymnasium as gym\n"
         "gym.register('PendulumNoVel-v1', entry_point='somewhere:Else')\n"
+        "gym.register('foreign/Pendulum-v9', entry_point='somewhere:Else')\n"
         "import sb3_s2pg\n"
         "assert gym.spec('PendulumNoVel-v1').entry_point == 'somewhere:Else'\n"
         "assert gym.make('PendulumNoVelPriv-v1') is not None\n"

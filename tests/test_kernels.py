@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch as th
-from torch import nn
 
 from sb3_s2pg import S2PGSAC, GRUKernel, StateKernel
 from sb3_s2pg.common.noise import GaussianStateNoise
@@ -15,13 +14,18 @@ from sb3_s2pg.sac.policies import squash
 class KeepEverything(StateKernel):
     def __init__(self, input_dim, state_dim):
         super().__init__(input_dim, state_dim)
-        self.unused = nn.Parameter(th.zeros(1))
+        self.register_buffer("start", th.linspace(-0.9, 0.9, state_dim))
 
     def forward(self, inputs, states):
         return states, None
 
     def initial_state(self, n):
-        return th.linspace(-0.9, 0.9, self.state_dim).expand(n, self.state_dim)
+        return self.start.expand(n, self.state_dim)
+
+
+class OnlyForward(StateKernel):
+    def forward(self, inputs, states):
+        return states, None
 
 
 def make_model(**policy_kwargs):
@@ -118,6 +122,21 @@ def test_a_kernel_starts_where_it_says_in_training_too():
     starts = model.replay_buffer.episode_starts[batch.indices]
     assert 0 < starts.sum() < len(starts)
     np.testing.assert_allclose(batch.states[starts].numpy(), np.tile([-0.9, 0.0, 0.9, 0.0], (starts.sum(), 1)), atol=1e-6)
+
+
+def test_a_kernel_without_parameters():
+    model = make_model(state_kernel_class=OnlyForward, state_dim=3, net_arch=[8])
+    model.learn(110)
+    assert (model.predict(np.zeros(3), deterministic=True)[1][:, :3] == 0).all()
+
+
+def test_where_a_kernel_starts_is_loaded(tmp_path):
+    model = make_model(state_kernel_class=KeepEverything, state_dim=3)
+    model.actor.kernel.start.fill_(0.25)
+    model.save(tmp_path / "model")
+    loaded = S2PGSAC.load(tmp_path / "model", device="cpu")
+    np.testing.assert_array_equal(loaded.predict(np.zeros(3), deterministic=True)[1][0, :3], 0.25)
+    np.testing.assert_array_equal(loaded.replay_buffer.initial_state[:3], 0.25)
 
 
 def test_kernel_learning_rate_follows_the_schedule():

@@ -1,5 +1,6 @@
 """Everything that users of SB3 rely on, on real tasks."""
 
+import inspect
 import warnings
 
 import gymnasium as gym
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from envs import Images, MixedDict
+from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
@@ -36,10 +38,6 @@ def weights(model):
 
 
 def test_same_constructor_and_defaults_as_sac():
-    import inspect
-
-    from stable_baselines3 import SAC
-
     theirs, ours = (inspect.signature(cls.__init__).parameters for cls in (SAC, S2PGSAC))
     for name, parameter in theirs.items():
         assert ours[name].default == parameter.default, name
@@ -96,6 +94,7 @@ def test_train_freq_and_gradient_steps(kwargs, n_updates):
         {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [16, 8]}, "n_critics": 1}},
         {"policy_kwargs": {"activation_fn": th.nn.Tanh, "n_critics": 3}},
         {"policy_kwargs": {"optimizer_class": th.optim.SGD, "optimizer_kwargs": {"momentum": 0.5}}},
+        {"policy_kwargs": {"optimizer_kwargs": {"foreach": True}}},
         {"policy_kwargs": {"share_features_extractor": True}},
         {"policy_kwargs": {"state_kernel_kwargs": {"gated_noise": True}}},
         {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}},
@@ -151,11 +150,24 @@ def test_images_dicts_and_features_extractors(env, policy, policy_kwargs, tmp_pa
     np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0])
 
 
+def test_one_dict_of_policy_kwargs_for_two_algorithms():
+    policy_kwargs = {"net_arch": [8]}
+    S2PGSAC("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs=policy_kwargs)
+    SAC("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs=policy_kwargs)
+    assert policy_kwargs["net_arch"] == [8] and "critic_history" not in policy_kwargs
+
+
 def test_default_critic_history():
     assert make().critic_history == 8
     assert make("PendulumNoVelPriv-v1", "MultiInputPolicy").critic_history == 0
     assert make("Pendulum-v1", policy_kwargs={"actor_observation": [0, 1]}).critic_history == 0
     assert make("PendulumNoVelPriv-v1", "MultiInputPolicy", critic_history=2).critic_history == 2
+
+    class NormalizedImages(Images):
+        observation_space = gym.spaces.Box(0, 1, (3, 36, 36), dtype=np.float32)
+
+    kwargs = {"normalize_images": False, "features_extractor_kwargs": {"normalized_image": True, "features_dim": 8}}
+    assert make(NormalizedImages(), "CnnPolicy", kwargs, buffer_size=10).critic_history == 0
     # Nothing is privileged if critic and actor are told to see the same
     assert make("PendulumNoVelPriv-v1", "MultiInputPolicy", {"critic_observation": ["observation"]}).critic_history == 8
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 
 class InternalStateCallback(BaseCallback):
@@ -33,7 +33,7 @@ class InternalStateCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq == 0:
-            if isinstance(self.training_env, VecNormalize):
+            if self.model.get_vec_normalize_env() is not None:
                 sync_envs_normalization(self.training_env, self.eval_env)
             states, actions, rewards = record_episode(self.model, self.eval_env, self.deterministic)
             figure = plot_internal_states(states, actions, title=f"step {self.num_timesteps}, return {rewards.sum():.1f}")

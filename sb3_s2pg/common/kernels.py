@@ -38,7 +38,8 @@ class StateKernel(nn.Module):
         :param n: Number of environments
         :return: z_0, shape (n, state_dim)
         """
-        return th.zeros(n, self.state_dim, device=next(self.parameters()).device)
+        # A kernel without parameters lives on the CPU
+        return th.zeros(n, self.state_dim, device=next(self.parameters(), th.empty(0)).device)
 
     def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
         """
@@ -63,33 +64,32 @@ class GRUKernel(StateKernel):
     :param state_dim: Size of the internal state z
     :param gated_noise: Whether to scale the noise by the share that is written, ``1 - keep``,
         so that noise does not pile up in what is being kept
+    :param input_gain: Gain of the orthogonal weights from x to the candidate; the rest is initialised as by torch.
+        What is observed has to stand out against the noise from the first step on
     """
 
-    def __init__(
-        self, input_dim: int, state_dim: int, gated_noise: bool = False, input_gain: float = 1.0, keep_bias: float = 0.0
-    ):
+    def __init__(self, input_dim: int, state_dim: int, gated_noise: bool = False, input_gain: float = 1.0):
         super().__init__(input_dim, state_dim)
         self.gated_noise = gated_noise
         self.cell = nn.GRUCell(input_dim, state_dim)
-        with th.no_grad():
-            if input_gain > 0:
-                for w in self.cell.weight_ih.chunk(3)[2:]:
-                    nn.init.orthogonal_(w, gain=input_gain)
-            self.cell.bias_hh[state_dim : 2 * state_dim] += keep_bias
+        # Rows of the weights: reset gate, update gate ("keep"), candidate
+        nn.init.orthogonal_(self.cell.weight_ih.data[2 * state_dim :], gain=input_gain)
 
     def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         if not self.gated_noise:
             return self.cell(inputs, states), None
-        reset_x, keep_x, candidate_x = F.linear(inputs, self.cell.weight_ih, self.cell.bias_ih).chunk(3, dim=1)
-        reset_z, keep_z, candidate_z = F.linear(states, self.cell.weight_hh, self.cell.bias_hh).chunk(3, dim=1)
-        keep = th.sigmoid(keep_x + keep_z)
-        candidate = th.tanh(candidate_x + th.sigmoid(reset_x + reset_z) * candidate_z)
+        # The cell by hand, in torch's order of gates, because it keeps the update gate to itself
+        from_inputs = F.linear(inputs, self.cell.weight_ih, self.cell.bias_ih)
+        from_states = F.linear(states, self.cell.weight_hh, self.cell.bias_hh)
+        n_gates = 2 * self.state_dim
+        reset, keep = th.sigmoid(from_inputs[:, :n_gates] + from_states[:, :n_gates]).chunk(2, dim=1)
+        candidate = th.tanh(th.addcmul(from_inputs[:, n_gates:], reset, from_states[:, n_gates:]))
         return th.lerp(candidate, states, keep), 1 - keep
 
     def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
         weights = [self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh]
-        # input, h_0, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
-        outputs, _ = th.gru(inputs, states.unsqueeze(0), weights, True, 1, 0.0, False, False, False)
+        # After the weights: biases, layers, dropout, train (cuDNN wants it for gradients), bidirectional, batch_first
+        outputs, _ = th.gru(inputs, states.unsqueeze(0), weights, True, 1, 0.0, th.is_grad_enabled(), False, False)
         return outputs
 
 
@@ -104,7 +104,7 @@ def get_kernel_class(kernel: str | type[StateKernel]) -> type[StateKernel]:
     """
     if isinstance(kernel, str) and kernel in KERNELS:
         return KERNELS[kernel]
-    if isinstance(kernel, type) and issubclass(kernel, StateKernel):
+    if isinstance(kernel, type) and issubclass(kernel, StateKernel) and kernel is not StateKernel:
         return kernel
     raise ValueError(
         f"state_kernel_class={kernel!r} is not a state kernel: use one of {sorted(KERNELS)} or a subclass of StateKernel"

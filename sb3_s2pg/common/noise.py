@@ -46,13 +46,20 @@ class GaussianStateNoise(nn.Module):
         std = self.log_std(th.cat([inputs, states], dim=1)).clamp(self.log_std_min, self.log_std_max).exp()
         return std if scale is None else (std * scale).clamp(min=math.exp(self.log_std_min))
 
-    @staticmethod
-    def sample(std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def sample(self, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        Reparametrised sample.
-
         :param std: Std of the noise, shape (batch, state_dim)
         :return: the noise and, entry by entry, its log density, shape (batch, state_dim) each
         """
-        epsilon = th.randn_like(std)
-        return std * epsilon, -0.5 * epsilon.square() - std.log() - 0.5 * math.log(2 * math.pi)
+        return sample_gaussian(std)
+
+
+def sample_gaussian(std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Reparametrised sample of a centred Gaussian.
+
+    :param std: Its std, shape (batch, dim)
+    :return: the sample and, entry by entry, its log density, shape (batch, dim) each
+    """
+    epsilon = th.randn_like(std)
+    return std * epsilon, -0.5 * epsilon.square() - std.log() - 0.5 * math.log(2 * math.pi)

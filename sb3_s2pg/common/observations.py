@@ -26,6 +26,8 @@ class ObservationSubset:
         self.keys: list[str] | None = None
         self.indices: list[int] | None = None
         self.space = space
+        if isinstance(selection, str):
+            raise ValueError(f"{name}={selection!r} must be a list: [{selection!r}]")
         # What is seen, comparable between two subsets of one space
         self.entries: set[Any] = set()
 
@@ -53,6 +55,13 @@ class ObservationSubset:
         if self.indices is not None:
             return observations[..., self.indices]  # type: ignore[index]
         return observations
+
+    def is_same_as(self, other: "ObservationSubset") -> bool:
+        """
+        :param other: A subset of the same space
+        :return: Whether both see the same, in the same order
+        """
+        return (self.keys, self.indices) == (other.keys, other.indices)
 
     def select_keys(self, observation: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
         """

@@ -54,6 +54,9 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
                 f"{type(self).__name__} cannot train a {self.policy_class.__name__}, it needs a "
                 f"{self.supported_policy_class.__name__} (a saved model has to be loaded with the class that saved it)"
             )
+        n_steps = getattr(self, "n_steps", 1)
+        if n_steps != 1:
+            raise ValueError(f"n_steps={n_steps} is not possible, use 1: z' at t + 1 does not match the observation at t + n")
         if not 0 <= self.state_refresh_rate <= 1:
             raise ValueError(f"state_refresh_rate={self.state_refresh_rate} must lie between 0 (off) and 1 (replace)")
         state_dim = checked_state_dim(self.policy_kwargs.get("state_dim", DEFAULT_STATE_DIM))
@@ -63,16 +66,22 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
             self.policy_kwargs.get("critic_observation"),
         )
         self.critic_history = resolve_critic_history(self.critic_history, actor_subset, critic_subset)
-        self.policy_kwargs["critic_history"] = self.critic_history
+        # A copy: the user may pass the same dict to another algorithm
+        self.policy_kwargs = {**self.policy_kwargs, "critic_history": self.critic_history}
 
+        is_dict = isinstance(self.observation_space, spaces.Dict)
         if self.replay_buffer_class is None:
-            is_dict = isinstance(self.observation_space, spaces.Dict)
             self.replay_buffer_class = StatefulDictReplayBuffer if is_dict else StatefulReplayBuffer
         elif not issubclass(self.replay_buffer_class, StatefulReplayBuffer):
             raise ValueError(
                 f"replay_buffer_class={self.replay_buffer_class.__name__} cannot store internal states, use a subclass of "
                 "StatefulReplayBuffer. Hindsight replay (HER) is not supported: z remembers the goal that was pursued, "
                 "not the one that is relabelled"
+            )
+        if is_dict != issubclass(self.replay_buffer_class, StatefulDictReplayBuffer):
+            raise ValueError(
+                f"replay_buffer_class={self.replay_buffer_class.__name__} does not fit {self.observation_space}: "
+                "StatefulDictReplayBuffer is for Dict observations, StatefulReplayBuffer for all others"
             )
         self.replay_buffer_kwargs = {
             **self.replay_buffer_kwargs,
@@ -82,7 +91,18 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         super()._setup_model()
         self.replay_buffer.initial_state = self.policy.initial_state(1)[0]
 
+    def set_parameters(self, *args: Any, **kwargs: Any) -> None:
+        super().set_parameters(*args, **kwargs)
+        # z_0 may be among what was loaded
+        self.replay_buffer.initial_state = self.policy.initial_state(1)[0]
+
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        if self.replay_buffer.size() == 0:
+            # Emptied by the user: what comes first must not look like the middle of an episode
+            self._last_obs = None
+        elif self._last_obs is None and self.optimize_memory_usage:
+            # The first observation of the new episode will overwrite the last next observation (SB3's GH issue #46)
+            self.replay_buffer.dones[self.replay_buffer.pos - 1] = True
         result = super()._setup_learn(*args, **kwargs)
         self._check_finite("observation", self._last_obs if self._vec_normalize_env is None else self._last_original_obs)
         if self._last_state is None or len(self._last_state) != self.n_envs:
@@ -167,18 +187,26 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
                 self._check_finite(f"{what}[{key!r}]", value, env_idx)
             return
         values = np.asarray(values)
-        if not np.issubdtype(values.dtype, np.floating) or np.isfinite(values).all():
+        if not np.issubdtype(values.dtype, np.floating):
+            return
+        with np.errstate(over="ignore"):
+            # What networks and buffer will see of it
+            finite = np.isfinite(values.astype(np.float32, copy=False))
+        if finite.all():
             return
         if env_idx is None:
-            env_idx = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
+            env_idx = int(np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))[0])
             values = values[env_idx]
         # The environment is one step ahead of what is stored: start new episodes if learn() is called again
         self._last_obs = None
-        raise ValueError(
-            f"Non-finite {what} in environment {env_idx} at step {self.num_timesteps}: {values}. "
-            "The transition was not stored; replay buffer and weights are as they were before it"
-            + ("" if self._vec_normalize_env is None else ", but restore the statistics of VecNormalize, which have seen it")
-        )
+        message = f"Non-finite {what} in environment {env_idx} at step {self.num_timesteps}: {values}. "
+        if what in ("internal state", "action"):
+            message += "The policy has diverged: go back to a checkpoint, lower the learning rate, check the scale of rewards"
+        else:
+            message += "The transition was not stored; replay buffer and weights are as they were before it"
+            if self._vec_normalize_env is not None:
+                message += ", but restore the statistics of VecNormalize, which have seen it"
+        raise ValueError(message)
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
         rollout = super().collect_rollouts(*args, **kwargs)
@@ -212,8 +240,12 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         :raises ValueError: if the buffer was saved by another kind of model; the present buffer is kept then
         """
         present = self.replay_buffer
-        super().load_replay_buffer(path, truncate_last_traj)
-        loaded, self.replay_buffer = self.replay_buffer, present
+        try:
+            super().load_replay_buffer(path, truncate_last_traj)
+        except AssertionError as error:
+            raise ValueError(f"{path} does not hold a replay buffer of this model: {error}") from error
+        finally:
+            loaded, self.replay_buffer = self.replay_buffer, present
         if not isinstance(loaded, StatefulReplayBuffer):
             raise ValueError(
                 f"{path} holds a {type(loaded).__name__} without internal states, saved by a memoryless algorithm"
@@ -223,6 +255,7 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
             "n_envs": self.n_envs,
             "observation_space": self.observation_space,
             "action_space": self.action_space,
+            "optimize_memory_usage": self.optimize_memory_usage,
         }.items():
             if getattr(loaded, name) != wanted:
                 raise ValueError(
@@ -233,6 +266,8 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         loaded.critic_history = present.critic_history
         loaded.initial_state = present.initial_state
         self.replay_buffer = loaded
+        # What comes next does not follow what was loaded
+        self._last_obs = None
 
 
 def resolve_critic_history(
@@ -245,11 +280,13 @@ def resolve_critic_history(
     :return: The number to use; by default 0 if the critic sees more than the actor, and for images
     :raises ValueError: if the number is negative, or there are images
     """
-    space = critic_subset.space
-    has_images = any(is_image_space(sub, check_channels=False) for sub in getattr(space, "spaces", {"": space}).values())
+    parts = getattr(critic_subset.space, "spaces", {"": critic_subset.space}).values()
+    has_images = any(is_image_space(part, check_channels=False) for part in parts)
     if critic_history is None:
         privileged = bool(critic_subset.entries - actor_subset.entries)
-        return 0 if privileged or has_images else DEFAULT_CRITIC_HISTORY
+        # Normalized images are not recognised as such, but have their shape
+        looks_like_images = any(len(part.shape or ()) >= 3 for part in parts)
+        return 0 if privileged or has_images or looks_like_images else DEFAULT_CRITIC_HISTORY
     if isinstance(critic_history, bool) or not isinstance(critic_history, (int, np.integer)) or critic_history < 0:
         raise ValueError(f"critic_history={critic_history!r} must be an integer >= 0, or None for the default")
     if critic_history > 0 and has_images:
@@ -278,6 +315,20 @@ def checked_env(env: GymEnv | str | None, name: str, verbose: int = 0) -> GymEnv
             f"{name} needs a bounded action space, not {space}: wrap the environment in RescaleAction or ClipAction"
         )
     return made
+
+
+def checked_policy_kwargs(policy_kwargs: dict[str, Any] | None) -> dict[str, Any] | None:
+    """
+    :param policy_kwargs: What the user passes on to the policy
+    :return: The same
+    :raises ValueError: if there is something in it that is an argument of the algorithm
+    """
+    if policy_kwargs is not None and "critic_history" in policy_kwargs:
+        raise ValueError(
+            f"policy_kwargs={policy_kwargs}: critic_history is an argument of the algorithm (the replay buffer "
+            "has to know it, too), pass it there"
+        )
+    return policy_kwargs
 
 
 @contextlib.contextmanager

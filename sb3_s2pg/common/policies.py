@@ -145,8 +145,7 @@ class StatefulPolicy(BasePolicy):
         :return: the action(s), and the state to pass to the next call
         :raises ValueError: if the observation or the state do not have the right shape
         """
-        if self.training:
-            self.set_training_mode(False)
+        self.set_training_mode(False)
         if isinstance(observation, tuple):
             raise ValueError(
                 "predict() got a tuple as observation: `obs, info = env.reset()` (Gym) "
@@ -269,7 +268,7 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
         )
         if kernel_lr_ratio < 0:
             raise ValueError(f"kernel_lr_ratio={kernel_lr_ratio} must not be negative (0 freezes the kernel)")
-        if share_features_extractor and self.actor_subset.space != self.critic_subset.space:
+        if share_features_extractor and not self.actor_subset.is_same_as(self.critic_subset):
             raise ValueError("share_features_extractor=True needs an actor and a critic that see the same observation")
         self.net_arch = [256, 256] if net_arch is None else net_arch
         self.activation_fn = activation_fn
@@ -342,9 +341,9 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
         :return: The optimizer
         """
         kwargs = dict(self.optimizer_kwargs)
-        if self.optimizer_class is th.optim.Adam:
+        if self.optimizer_class is th.optim.Adam and not {"foreach", "differentiable", "fused"} & kwargs.keys():
             # Same arithmetic, one kernel instead of a dozen per step
-            kwargs.setdefault("fused", True)
+            kwargs["fused"] = True
         return self.optimizer_class(parameters, lr=learning_rate, **kwargs)  # type: ignore[call-arg]
 
     def make_memory(self, features_dim: int) -> dict[str, Any]:

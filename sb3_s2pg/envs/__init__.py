@@ -24,7 +24,8 @@ def _register(name: str, suffix: str, privileged: bool = False) -> None:
     :param suffix: What to append to the name
     :param privileged: Whether the observation gets a ``privileged`` key
     """
-    base = max((spec for spec in gym.registry.values() if spec.name == name), key=lambda spec: spec.version or 0)
+    versions = [spec for spec in gym.registry.values() if spec.name == name and spec.namespace is None]
+    base = max(versions, key=lambda spec: spec.version or 0)
     env_id = f"{name}{suffix}-v{base.version}"
     if env_id in gym.registry:
         # RL Zoo was imported before: its tasks are the same

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sb3_s2pg.common.critics import make_relu_inplace
 from sb3_s2pg.common.kernels import StateKernel
-from sb3_s2pg.common.noise import GaussianStateNoise
+from sb3_s2pg.common.noise import GaussianStateNoise, sample_gaussian
 from sb3_s2pg.common.policies import StatefulActorMixin, StatefulOffPolicyPolicy
 
 # atanh of the kernel's mean has to stay finite
@@ -82,7 +82,7 @@ class S2PGSACActor(StatefulActorMixin, Actor):
         :param obs: The actor's observations
         :param states: (z, previous action), shape (batch, state_dim + action_dim)
         :param deterministic: Whether to use the mean of both
-        :return: a in [-1, 1], shape (batch, action_dim), and z' in (-1, 1), shape (batch, state_dim)
+        :return: a in [-1, 1], shape (batch, action_dim), and z' in [-1, 1], shape (batch, state_dim)
         """
         mean, log_std, kwargs, state_mean, state_std = self.get_action_dist_params(obs, states)
         if self.use_sde:
@@ -105,7 +105,7 @@ class S2PGSACActor(StatefulActorMixin, Actor):
             log_prob = log_prob.reshape(-1, 1)
         else:
             # What SB3's distribution computes, without its dozens of small operations
-            noise, log_density = GaussianStateNoise.sample(log_std.exp())
+            noise, log_density = sample_gaussian(log_std.exp())
             actions, log_prob = squash(mean + noise, log_density)
         return AugmentedAction(actions, log_prob, *squash(*self._sample_unsquashed_state(state_mean, state_std)))
 
@@ -117,7 +117,9 @@ class S2PGSACActor(StatefulActorMixin, Actor):
         :param std: Std of the noise, shape (batch, state_dim)
         :return: atanh(z') and, entry by entry, its log density, shape (batch, state_dim) each
         """
-        noise, log_density = (self.state_noise or GaussianStateNoise).sample(std)
+        if self.state_noise is None:
+            return mean, std  # without memory both are empty
+        noise, log_density = self.state_noise.sample(std)
         return th.atanh(mean.clamp(-MAX_ABS_MEAN, MAX_ABS_MEAN)) + noise, log_density
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sb3_s2pg.common.buffers import StatefulReplayBufferSamples
 from sb3_s2pg.common.critics import StatefulCritic
 from sb3_s2pg.common.diagnostics import gradient_norm, state_diagnostics
-from sb3_s2pg.common.off_policy_algorithm import S2PGOffPolicyAlgorithm, checked_env, frozen
+from sb3_s2pg.common.off_policy_algorithm import S2PGOffPolicyAlgorithm, checked_env, checked_policy_kwargs, frozen
 from sb3_s2pg.sac.policies import AugmentedAction, CnnPolicy, MlpPolicy, MultiInputPolicy, S2PGSACActor, S2PGSACPolicy
 
 SelfS2PGSAC = TypeVar("SelfS2PGSAC", bound="S2PGSAC")
@@ -34,7 +34,8 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
 
     :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy). Of its ``policy_kwargs``,
         ``state_dim``, ``state_kernel_class``, ``state_kernel_kwargs``, ``kernel_lr_ratio``, ``use_previous_action``,
-        ``actor_observation`` and ``critic_observation`` are described at ``StatefulOffPolicyPolicy``
+        ``actor_observation`` and ``critic_observation`` are described at ``StatefulPolicy`` and
+        ``StatefulOffPolicyPolicy``
     :param env: The environment to learn from (if registered in Gym, can be str)
     :param n_steps: Only 1 is possible: z' at t + 1 does not match the observation at t + n
     :param ent_coef: Temperature of the action; 'auto' to learn it, 'auto_0.1' for using 0.1 as initial value
@@ -102,8 +103,6 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         state_refresh_rate: float = 1.0,
         critic_history: int | None = None,
     ):
-        if n_steps != 1:
-            raise ValueError(f"n_steps={n_steps} is not possible, use 1: z' at t + 1 does not match the observation at t + n")
         super().__init__(
             policy,  # type: ignore[arg-type]
             checked_env(env, type(self).__name__, verbose),  # type: ignore[arg-type]
@@ -127,12 +126,13 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
             use_sde_at_warmup=use_sde_at_warmup,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
+            policy_kwargs=checked_policy_kwargs(policy_kwargs),
             verbose=verbose,
             seed=seed,
             device=device,
             _init_setup_model=False,
         )
+        self.n_steps = n_steps  # unknown to SB3 before 2.7; anything but 1 is refused
         self.ent_coef_learning_rate = ent_coef_learning_rate
         self.state_ent_coef = state_ent_coef
         self.target_state_entropy = target_state_entropy
@@ -150,17 +150,17 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         super()._setup_model()
         if self.target_state_entropy == "auto":
             self.target_state_entropy = -3.0 * self.policy.state_dim
+        elif isinstance(self.target_state_entropy, str):
+            raise ValueError(f"target_state_entropy={self.target_state_entropy!r} must be a number or 'auto'")
         self.target_state_entropy = float(self.target_state_entropy)
 
         # As SAC does for the temperature of the action
+        init_value = state_temperature(self.state_ent_coef)
         if isinstance(self.state_ent_coef, str) and self.state_ent_coef.startswith("auto"):
-            init_value = float(self.state_ent_coef.split("_")[1]) if "_" in self.state_ent_coef else 1.0
-            if init_value <= 0:
-                raise ValueError(f"state_ent_coef={self.state_ent_coef!r}: the initial value must be greater than 0")
             self.log_state_ent_coef = th.log(th.ones(1, device=self.device) * init_value).requires_grad_(True)
-            self.state_ent_coef_optimizer = self.policy.make_optimizer([self.log_state_ent_coef], self.lr_schedule(1))
+            self.state_ent_coef_optimizer = th.optim.Adam([self.log_state_ent_coef], lr=self.lr_schedule(1))
         else:
-            self.state_ent_coef_tensor = th.tensor(float(self.state_ent_coef), device=self.device)
+            self.state_ent_coef_tensor = th.tensor(init_value, device=self.device)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
@@ -354,3 +354,21 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         else:
             saved_pytorch_variables.append("state_ent_coef_tensor")
         return state_dicts, saved_pytorch_variables
+
+
+def state_temperature(state_ent_coef: str | float) -> float:
+    """
+    :param state_ent_coef: "auto", "auto_<initial value>" or a number
+    :return: The (initial) value
+    :raises ValueError: if it is something else
+    """
+    text = str(state_ent_coef)
+    try:
+        value = 1.0 if text == "auto" else float(text.removeprefix("auto_"))
+    except ValueError:
+        raise ValueError(f"state_ent_coef={state_ent_coef!r} must be a number, 'auto' or 'auto_0.01'") from None
+    if value < 0:
+        raise ValueError(f"state_ent_coef={state_ent_coef!r} must not be negative")
+    if value == 0 and text.startswith("auto"):
+        raise ValueError(f"state_ent_coef={state_ent_coef!r}: the initial value of a learned one must be greater than 0")
+    return value
