@@ -24,7 +24,8 @@ from sb3_s2pg.common.buffers import (
     StatefulReplayBufferSamples,
 )
 from sb3_s2pg.common.observations import ObservationSubset, actor_and_critic_observation
-from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, StatefulOffPolicyPolicy, checked_state_dim
+from sb3_s2pg.common.off_policy_policies import StatefulOffPolicyPolicy
+from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, checked_state_dim
 
 DEFAULT_CRITIC_HISTORY = 8
 

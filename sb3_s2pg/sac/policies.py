@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from sb3_s2pg.common.critics import make_relu_inplace
 from sb3_s2pg.common.kernels import StateKernel
 from sb3_s2pg.common.noise import GaussianStateNoise, sample_gaussian
-from sb3_s2pg.common.policies import StatefulActorMixin, StatefulOffPolicyPolicy
+from sb3_s2pg.common.off_policy_policies import StatefulOffPolicyPolicy
+from sb3_s2pg.common.policies import StatefulActorMixin
 
 # atanh of the kernel's mean has to stay finite
 MAX_ABS_MEAN = 1 - 1e-4

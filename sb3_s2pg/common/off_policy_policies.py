@@ -1,0 +1,264 @@
+"""Actor, critic and target critic of the off-policy algorithms."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, get_actor_critic_arch
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+
+from sb3_s2pg.common.critics import StatefulCritic
+from sb3_s2pg.common.kernels import StateKernel, get_kernel_class
+from sb3_s2pg.common.noise import GaussianStateNoise
+from sb3_s2pg.common.observations import ObservationSelection, flatten_observations
+from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, StatefulPolicy
+
+
+class StatefulOffPolicyPolicy(StatefulPolicy):
+    """
+    Actor, critic and target critic of S2PGSAC and its relatives.
+
+    Parameters that are not listed are those of SB3's ``SACPolicy``.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param lr_schedule: Learning rate schedule (could be constant)
+    :param state_kernel_class: State kernel, by name or as a class
+    :param state_kernel_kwargs: Keyword arguments of the state kernel
+    :param state_noise_class: Noise of the state kernel
+    :param state_noise_kwargs: Keyword arguments of the noise
+    :param kernel_lr_ratio: What the kernel's learning rate is multiplied by
+    :param critic_history: Number of previous observations and actions that the critic sees
+        (set by the algorithm, which has an argument of that name)
+    :raises ValueError: if the memory is configured in a way that cannot work
+    """
+
+    actor: Any  # a BasePolicy with StatefulActorMixin
+    critic: StatefulCritic
+    critic_target: StatefulCritic
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+        share_features_extractor: bool = False,
+        state_dim: int = DEFAULT_STATE_DIM,
+        state_kernel_class: str | type[StateKernel] = "gru",
+        state_kernel_kwargs: dict[str, Any] | None = None,
+        state_noise_class: type[GaussianStateNoise] = GaussianStateNoise,
+        state_noise_kwargs: dict[str, Any] | None = None,
+        kernel_lr_ratio: float = 1.0,
+        use_previous_action: bool = True,
+        actor_observation: ObservationSelection = None,
+        critic_observation: ObservationSelection = None,
+        critic_history: int = 0,
+        actor_kwargs: dict[str, Any] | None = None,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class,
+            features_extractor_kwargs,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            squash_output=True,
+            normalize_images=normalize_images,
+            state_dim=state_dim,
+            use_previous_action=use_previous_action,
+            actor_observation=actor_observation,
+            critic_observation=critic_observation,
+        )
+        if kernel_lr_ratio < 0:
+            raise ValueError(f"kernel_lr_ratio={kernel_lr_ratio} must not be negative (0 freezes the kernel)")
+        if share_features_extractor and not self.actor_subset.is_same_as(self.critic_subset):
+            raise ValueError("share_features_extractor=True needs an actor and a critic that see the same observation")
+        self.net_arch = [256, 256] if net_arch is None else net_arch
+        self.activation_fn = activation_fn
+        self.n_critics = n_critics
+        self.share_features_extractor = share_features_extractor
+        self.state_kernel_class = get_kernel_class(state_kernel_class)
+        self.state_kernel_kwargs = state_kernel_kwargs or {}
+        self.state_noise_class = state_noise_class
+        self.state_noise_kwargs = state_noise_kwargs or {}
+        self.kernel_lr_ratio = kernel_lr_ratio
+        self.critic_history = critic_history
+        self.actor_kwargs = actor_kwargs or {}
+        self._build(lr_schedule)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            n_critics=self.n_critics,
+            share_features_extractor=self.share_features_extractor,
+            state_kernel_class=self.state_kernel_class,
+            state_kernel_kwargs=self.state_kernel_kwargs,
+            state_noise_class=self.state_noise_class,
+            state_noise_kwargs=self.state_noise_kwargs,
+            kernel_lr_ratio=self.kernel_lr_ratio,
+            critic_history=self.critic_history,
+            lr_schedule=self._dummy_schedule,  # not needed for loading the policy alone
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            features_extractor_class=self.features_extractor_class,
+            features_extractor_kwargs=self.features_extractor_kwargs,
+            **self.actor_kwargs,
+        )
+        return data
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        """
+        :param lr_schedule: Learning rate schedule
+        """
+        self.actor = self.make_actor()
+        shared_extractor = self.actor.features_extractor if self.share_features_extractor else None
+        self.critic = self.make_critic(shared_extractor)
+        self.critic_target = self.make_critic(None)
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        # Target networks should always be in eval mode
+        self.critic_target.set_training_mode(False)
+
+        # The kernel has a parameter group of its own; the algorithm's learning rate update reads "lr_ratio"
+        kernel_parameters = [] if self.actor.kernel is None else list(self.actor.kernel.parameters())
+        in_kernel = {id(parameter) for parameter in kernel_parameters}
+        other_parameters = [parameter for parameter in self.actor.parameters() if id(parameter) not in in_kernel]
+        learning_rate = lr_schedule(1)
+        groups: list[dict[str, Any]] = [{"params": other_parameters, "lr_ratio": 1.0}]
+        if kernel_parameters:
+            lr = learning_rate * self.kernel_lr_ratio
+            groups.append({"params": kernel_parameters, "lr_ratio": self.kernel_lr_ratio, "lr": lr})
+        self.actor.optimizer = self.make_optimizer(groups, learning_rate)
+        critic_parameters = [
+            parameter
+            for name, parameter in self.critic.named_parameters()
+            if not (self.share_features_extractor and "features_extractor" in name)
+        ]
+        self.critic.optimizer = self.make_optimizer(critic_parameters, learning_rate)
+
+    def make_optimizer(self, parameters: list[Any], learning_rate: float) -> th.optim.Optimizer:
+        """
+        :param parameters: Parameters or parameter groups
+        :param learning_rate: Learning rate
+        :return: The optimizer
+        """
+        kwargs = dict(self.optimizer_kwargs)
+        if self.optimizer_class is th.optim.Adam and not {"foreach", "differentiable", "fused"} & kwargs.keys():
+            # Same arithmetic, one kernel instead of a dozen per step
+            kwargs["fused"] = True
+        return self.optimizer_class(parameters, lr=learning_rate, **kwargs)  # type: ignore[call-arg]
+
+    def make_memory(self, features_dim: int) -> dict[str, Any]:
+        """
+        :param features_dim: Size of the observation features
+        :return: What ``StatefulActorMixin._set_memory`` takes
+        """
+        input_dim = features_dim + (self.action_features_dim if self.use_previous_action else 0)
+        kernel = state_noise = None
+        if self.state_dim > 0:
+            kernel = self.state_kernel_class(input_dim, self.state_dim, **self.state_kernel_kwargs)
+            state_noise = self.state_noise_class(input_dim, self.state_dim, **self.state_noise_kwargs)
+        return {"kernel": kernel, "state_noise": state_noise, "use_previous_action": self.use_previous_action}
+
+    def make_features_extractor_for(self, space: spaces.Space) -> BaseFeaturesExtractor:
+        """
+        :param space: What the actor or the critic sees of the observation
+        :return: A new features extractor
+        """
+        return self.features_extractor_class(space, **self.features_extractor_kwargs)
+
+    def make_actor(self) -> Any:
+        """:return: A new actor"""
+        raise NotImplementedError()
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> StatefulCritic:
+        """
+        :param features_extractor: Features extractor to share; None for a new one
+        :return: A new critic
+        """
+        if features_extractor is None:
+            features_extractor = self.make_features_extractor_for(self.critic_subset.space)
+        return StatefulCritic(
+            self.critic_subset.space,
+            self.action_space,  # type: ignore[arg-type]
+            get_actor_critic_arch(self.net_arch)[1],
+            features_extractor,
+            features_extractor.features_dim,
+            state_dim=self.state_dim,
+            states_dim=self.state_dim + (self.action_features_dim if self.use_previous_action else 0),
+            history_dim=self.critic_history * self._history_step_dim(),
+            activation_fn=self.activation_fn,
+            normalize_images=self.normalize_images,
+            n_critics=self.n_critics,
+            share_features_extractor=self.share_features_extractor,
+        ).to(self.device)
+
+    def _history_step_dim(self) -> int:
+        """:return: Size of one step of the critic history: flattened observation and action"""
+        if self.critic_history == 0:
+            return 0
+        return spaces.flatdim(self.critic_subset.space) + self.action_features_dim
+
+    def critic_histories(
+        self, recent_observations: PyTorchObs, recent_actions: th.Tensor, recent_mask: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        What the critic remembers at a transition and at the one that follows it; steps before the episode are zero.
+
+        :param recent_observations: Observations from lag 0 on, shape (batch, 1 + critic_history, ...)
+        :param recent_actions: Actions from lag 0 on, shape (batch, 1 + critic_history, action_dim)
+        :param recent_mask: Which steps belong to the episode, shape (batch, 1 + critic_history)
+        :return: the history at t and at t + 1, shape (batch, critic_history * (observation + action)) each
+        """
+        batch_size, length = recent_mask.shape
+        observations = self.critic_subset(recent_observations)
+        if isinstance(observations, dict):
+            observations = {key: value.flatten(0, 1) for key, value in observations.items()}
+        else:
+            observations = observations.flatten(0, 1)
+        preprocessed = preprocess_obs(observations, self.critic_subset.space, normalize_images=self.normalize_images)
+        steps = th.cat([flatten_observations(preprocessed, 1), recent_actions.flatten(0, 1)], dim=1)
+        flat = (steps.view(batch_size, length, -1) * recent_mask.unsqueeze(-1)).flatten(start_dim=1)
+        step_dim = steps.shape[1]
+        return flat[:, step_dim:], flat[:, :-step_dim]
+
+    def _initial_internal_state(self, n_envs: int) -> th.Tensor:
+        if self.actor.kernel is None:
+            return th.zeros(n_envs, 0)
+        return self.actor.kernel.initial_state(n_envs).detach()
+
+    def _predict_stateful(self, obs: PyTorchObs, states: th.Tensor, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
+        return self.actor(self.actor_subset(obs), states, deterministic=deterministic)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """Action at the start of an episode; ``predict`` is the way to act with memory."""
+        n_envs = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+        states = th.as_tensor(self.initial_state(n_envs), device=self.device)
+        return self._predict_stateful(observation, states, deterministic)[0]
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """
+        :param obs: Observations at the start of an episode
+        :param deterministic: Whether to use the mean
+        :return: Actions in [-1, 1]
+        """
+        return self._predict(obs, deterministic=deterministic)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        :param mode: True for training mode, False for evaluation mode; the target critic stays in evaluation mode
+        """
+        self.actor.set_training_mode(mode)
+        self.critic.set_training_mode(mode)
+        self.training = mode
