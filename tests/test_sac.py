@@ -96,7 +96,7 @@ def test_train_freq_and_gradient_steps(kwargs, n_updates):
         {"policy_kwargs": {"optimizer_class": th.optim.SGD, "optimizer_kwargs": {"momentum": 0.5}}},
         {"policy_kwargs": {"optimizer_kwargs": {"foreach": True}}},
         {"policy_kwargs": {"share_features_extractor": True}},
-        {"policy_kwargs": {"state_kernel_kwargs": {"gated_noise": True}}},
+        {"policy_kwargs": {"state_kernel_kwargs": {"gated_noise": False, "input_gain": 2.0}}},
         {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}},
     ],
     ids=str,

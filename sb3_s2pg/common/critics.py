@@ -34,6 +34,9 @@ class EnsembleLinear(nn.Module):
         :param inputs: Shape (n_members, batch, in_features), or (batch, in_features) if all networks see the same
         :return: Shape (n_members, batch, out_features)
         """
+        if self.weight.shape[2] == 1:
+            # Twice as fast as a batched product with a single column
+            return (inputs * self.weight.transpose(1, 2)).sum(dim=-1, keepdim=True) + self.bias
         return th.baddbmm(self.bias, inputs.expand(len(self.weight), *inputs.shape[-2:]), self.weight)
 
 

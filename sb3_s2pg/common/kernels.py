@@ -68,7 +68,7 @@ class GRUKernel(StateKernel):
         What is observed has to stand out against the noise from the first step on
     """
 
-    def __init__(self, input_dim: int, state_dim: int, gated_noise: bool = False, input_gain: float = 1.0):
+    def __init__(self, input_dim: int, state_dim: int, gated_noise: bool = True, input_gain: float = 1.0):
         super().__init__(input_dim, state_dim)
         self.gated_noise = gated_noise
         self.cell = nn.GRUCell(input_dim, state_dim)

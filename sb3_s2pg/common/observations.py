@@ -25,6 +25,7 @@ class ObservationSubset:
     def __init__(self, space: spaces.Space, selection: ObservationSelection, name: str):
         self.keys: list[str] | None = None
         self.indices: list[int] | None = None
+        self._index: slice | list[int] | None = None
         self.space = space
         if isinstance(selection, str):
             raise ValueError(f"{name}={selection!r} must be a list: [{selection!r}]")
@@ -42,6 +43,9 @@ class ObservationSubset:
             self.indices = _checked(list(selection), range(size), name, "indices")
             self.space = spaces.Box(space.low[self.indices], space.high[self.indices], dtype=space.dtype)
             self.entries = set(self.indices)
+            # A run of neighbours needs no copy
+            is_run = self.indices == list(range(self.indices[0], self.indices[0] + len(self.indices)))
+            self._index = slice(self.indices[0], self.indices[-1] + 1) if is_run else self.indices
         elif isinstance(space, spaces.Box) and len(space.shape) == 1:
             self.entries = set(range(space.shape[0]))
 
@@ -53,7 +57,7 @@ class ObservationSubset:
         if self.keys is not None:
             return {key: observations[key] for key in self.keys}  # type: ignore[index]
         if self.indices is not None:
-            return observations[..., self.indices]  # type: ignore[index]
+            return observations[..., self._index]  # type: ignore[index]
         return observations
 
     def is_same_as(self, other: "ObservationSubset") -> bool:

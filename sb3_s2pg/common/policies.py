@@ -142,7 +142,8 @@ class StatefulPolicy(BasePolicy):
         :return: the action(s), and the state to pass to the next call
         :raises ValueError: if the observation or the state do not have the right shape
         """
-        self.set_training_mode(False)
+        if any(network.training for network in self.children()):
+            self.set_training_mode(False)
         if isinstance(observation, tuple):
             raise ValueError(
                 "predict() got a tuple as observation: `obs, info = env.reset()` (Gym) "
