@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/demo"), help="where to write JSON and picture")
     parser.add_argument("--steps", type=int, default=15_000, help="training steps of S2PG-SAC")
     parser.add_argument("--baseline-steps", type=int, default=8_000, help="training steps of the two others")
+    parser.add_argument("--curve-every", type=int, default=1000, help="steps between two points of the learning curve")
     parser.add_argument("--tensorboard-log", default="runs")
     args = parser.parse_args()
 
@@ -29,8 +30,8 @@ def main() -> None:
     ]
     print(f"Training S2PG-SAC for {args.steps} steps, and the two baselines for {args.baseline_steps} in another process")
     with worker_pool(1) as pool:
-        futures = [pool.submit(train, run) for run in baselines]
-        results = [train(ours), *(future.result() for future in futures)]
+        futures = [pool.submit(train, run, args.curve_every) for run in baselines]
+        results = [train(ours, args.curve_every), *(future.result() for future in futures)]
 
     print(f"\n{'':28s} {'steps':>6s} {'return':>8s} {'seconds':>8s}")
     for result in results:

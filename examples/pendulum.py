@@ -75,7 +75,8 @@ def main() -> None:
             seconds = f"{done['training_seconds']:.0f} s"
             print(f"{done['label']}, seed {done['seed']}: {done['mean_return']:.1f} in {seconds}", flush=True)
 
-    results.sort(key=lambda result: result["seed"])
+    labels = [label for label, *_ in VARIANTS]
+    results.sort(key=lambda result: (labels.index(result["label"]), result["seed"]))
     print(f"\n{'':28s} {'mean':>8s} {'to reach':>9s}   every seed")
     summary: dict[str, Any] = {}
     for label, *_, bar in VARIANTS:
@@ -85,7 +86,6 @@ def main() -> None:
         print(f"{label:28s} {np.mean(returns):8.1f} {wanted:>9s}   " + "  ".join(f"{value:.1f}" for value in returns))
     print(f"Return after {args.steps} steps; {args.seeds} seeds, 20 deterministic episodes each, the same for all\n")
     save_json(args.out, {"summary": summary, "results": results})
-    results.sort(key=lambda result: [label for label, *_ in VARIANTS].index(result["label"]))
     save_figure(args.out, plot_learning_curves(results, "Pendulum-v1, velocity hidden"))
 
 

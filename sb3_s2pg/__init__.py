@@ -1,8 +1,9 @@
 """Policies with memory for Stable-Baselines3, trained without backpropagation through time."""
 
 import sb3_s2pg.envs  # noqa: F401 (registers the tasks)
+from sb3_s2pg.common.callbacks import InternalStateCallback
 from sb3_s2pg.common.kernels import GRUKernel, StateKernel
 from sb3_s2pg.sac import S2PGSAC
 from sb3_s2pg.version import __version__
 
-__all__ = ["S2PGSAC", "GRUKernel", "StateKernel", "__version__"]
+__all__ = ["S2PGSAC", "GRUKernel", "InternalStateCallback", "StateKernel", "__version__"]

@@ -1,0 +1,54 @@
+"""The examples run as the commands that their headers name, with a small budget."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PNG = b"\x89PNG"
+LABELS = ["S2PG-SAC, velocity hidden", "SAC, velocity hidden", "SAC, full state"]
+
+
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_demo(tmp_path):
+    out, runs = tmp_path / "demo", tmp_path / "runs"
+    budget = ("--steps=300", "--baseline-steps=300", "--curve-every=150")
+    printed = run("demo.py", *budget, f"--out={out}", f"--tensorboard-log={runs}")
+    results = json.loads(out.with_suffix(".json").read_text())["results"]
+    assert [result["label"] for result in results] == LABELS
+    assert all(len(result["returns"]) == 20 and result["curve"]["steps"] == [150, 300] for result in results)
+    assert all(f"{result['mean_return']:.1f}" in printed for result in results)
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+    assert list(runs.glob("S2PGSAC_1/events.out.tfevents*"))
+
+
+def test_pendulum_goes_on_where_it_was_stopped(tmp_path):
+    out = tmp_path / "pendulum"
+    arguments = ("--seeds=1", "--steps=150", "--jobs=1", f"--out={out}")
+    run("pendulum.py", *arguments)
+    first = json.loads(out.with_suffix(".json").read_text())
+    assert len(first["results"]) == 4 and set(first["summary"]["S2PG-SAC"]) == {"mean", "seeds", "to_reach"}
+    # Only what is missing is trained again
+    (tmp_path / "pendulum_runs" / "2_seed0_steps150.json").unlink()
+    printed = run("pendulum.py", *arguments)
+    assert [line.split(",")[1].strip() for line in printed.splitlines() if "seed 0:" in line] == ["memory off"]
+    second = json.loads(out.with_suffix(".json").read_text())
+    for before, after in zip(first["results"], second["results"], strict=True):
+        # Same seed, same run
+        assert before["mean_return"] == pytest.approx(after["mean_return"])
+
+
+def test_update_time(tmp_path):
+    printed = run("update_time.py", "--rounds=1", f"--out={tmp_path / 'time'}")
+    rows = json.loads((tmp_path / "time.json").read_text())["rows"]
+    assert len(rows) == 12 and all(row["ms"] > 0 for row in rows)
+    assert "HalfCheetah" in printed and (tmp_path / "time.png").read_bytes()[:4] == PNG
