@@ -6,6 +6,7 @@ NEWEST := .venv/bin/python
 OLDEST := .venv-oldest/bin/python
 SOURCES := sb3_s2pg tests examples setup.py
 
+.NOTPARALLEL:
 .PHONY: demo test test-newest test-oldest format lint type clean
 
 # Train S2PG-SAC with hidden velocities beside memoryless and full-state SAC, print a table and draw the curves

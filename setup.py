@@ -26,7 +26,7 @@ setup(
     extras_require={
         # TensorBoard logs and the progress bar
         "extra": ["tensorboard", "tqdm", "rich"],
-        # HalfCheetah and its relatives, and Pendulum's pictures
+        # HalfCheetah and its relatives
         "mujoco": ["gymnasium[mujoco]"],
         "tests": ["pytest", "tensorboard", "tqdm", "rich", "gymnasium[mujoco]"],
         "dev": ["ruff", "mypy"],

@@ -51,12 +51,12 @@ def make_models() -> dict[str, dict[str, OffPolicyAlgorithm]]:
     }
 
 
-# Task, model, what is measured, and the ratio not to exceed
+# Task, model, what is measured, and the ratio not to exceed; that of predict holds for all
+PREDICT_BAR = 1.5
 BARS = {
     ("HalfCheetah", "privileged critic", "update"): 1.1,
     ("HalfCheetah", "default history", "update"): 1.8,
     ("Pendulum", "default history", "update"): 1.4,
-    ("HalfCheetah", "default history", "predict"): 1.5,
 }
 
 
@@ -104,7 +104,7 @@ def main() -> None:
                 # The ratio within a round is what does not depend on how busy the machine is
                 ratio = float(np.median(np.array(times[name][what]) / np.array(times["SAC"][what])))
                 milliseconds = 1e3 * float(np.median(times[name][what]))
-                bar = BARS.get((task, name, what))
+                bar = BARS.get((task, name, what), PREDICT_BAR if what == "predict" and name != "SAC" else None)
                 rows.append({"task": task, "model": name, "what": what, "ms": milliseconds, "ratio": ratio, "at_most": bar})
                 limit = "" if bar is None else f"{bar:.1f}"
                 print(f"{task:12s} {name:18s} {what:8s} {milliseconds:10.2f} {ratio:13.2f} {limit:>8s}", flush=True)

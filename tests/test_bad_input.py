@@ -10,7 +10,7 @@ from stable_baselines3 import SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.save_util import save_to_pkl
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_s2pg import S2PGSAC, StateKernel
+from sb3_s2pg import S2PGSAC, InternalStateCallback, StateKernel
 from sb3_s2pg.common.buffers import StatefulDictReplayBuffer
 from sb3_s2pg.envs import PartialObservation
 
@@ -185,8 +185,41 @@ def test_a_policy_that_has_diverged():
     model.learn(5)
     with th.no_grad():
         model.actor.kernel.cell.bias_ih.fill_(np.nan)
-    with pytest.raises(ValueError, match=r"Non-finite internal state.*The policy has diverged"):
+    with pytest.raises(ValueError, match=r"Non-finite internal state.*Training has diverged"):
         model.learn(5)
+
+
+@pytest.mark.parametrize("gradient_steps", [1, 10])
+def test_training_that_diverges_leaves_everything_finite(gradient_steps, tmp_path):
+    model = make(learning_starts=20, train_freq=10, gradient_steps=gradient_steps, learning_rate=1e20)
+    with pytest.raises(ValueError, match="Training has diverged"):
+        model.learn(200)
+    assert_finite(model, tmp_path)
+
+
+class WrongShape(StateKernel):
+    def forward(self, inputs, states):
+        return states[:, :1], None
+
+
+class WrongScale(StateKernel):
+    def forward(self, inputs, states):
+        return states, states / 0
+
+
+@pytest.mark.parametrize("kernel, match", [(WrongShape, r"mean has the shape \(1, 1\)"), (WrongScale, "scale has the shape")])
+def test_a_kernel_that_returns_nonsense(kernel, match):
+    with pytest.raises(ValueError, match=match):
+        make(policy_kwargs={"state_kernel_class": kernel})
+
+
+def test_callback():
+    with pytest.raises(ValueError, match="eval_freq=0"):
+        InternalStateCallback(Counter(), eval_freq=0)
+    with pytest.raises(ValueError, match="no internal state"):
+        make(policy_kwargs={"state_dim": 0}).learn(10, callback=InternalStateCallback(Counter()))
+    with pytest.raises(ValueError, match="VecNormalize"):
+        make(VecNormalize(DummyVecEnv([Counter]))).learn(10, callback=InternalStateCallback(Counter()))
 
 
 def test_an_internal_state_that_is_not_finite(tmp_path):

@@ -277,7 +277,7 @@ def test_vec_normalize_normalizes_the_history_too():
 
 def test_dict_observations_come_back():
     env = DummyVecEnv([lambda: MixedDict(with_camera=False)] * 2)
-    model = S2PGSAC("MultiInputPolicy", env, buffer_size=60, learning_starts=1000, critic_history=3, seed=0)
+    model = S2PGSAC("MultiInputPolicy", env, buffer_size=60, learning_starts=1000, critic_history=3, seed=0, device="cpu")
     model.learn(80)
     assert isinstance(model.replay_buffer, StatefulDictReplayBuffer)
     batch = model.replay_buffer.sample(200)
@@ -314,7 +314,7 @@ def test_memory_beyond_sac(state_dim):
 
 
 def test_sampling_from_an_empty_buffer_and_adding_without_states():
-    model = S2PGSAC("MlpPolicy", "PendulumNoVel-v1", buffer_size=100)
+    model = S2PGSAC("MlpPolicy", "PendulumNoVel-v1", buffer_size=100, device="cpu")
     with pytest.raises(ValueError, match="Nothing to sample"):
         model.replay_buffer.sample(4)
     obs, action = np.zeros((1, 3)), np.zeros((1, 1))

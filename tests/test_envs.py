@@ -22,11 +22,24 @@ PLAYABLE = [
 ]
 
 
+# What RL Zoo's MaskVelocityWrapper hides, written down by hand
+HIDDEN = {
+    "CartPole": (1, 3),
+    "LunarLander": (2, 3, 5),
+    "LunarLanderContinuous": (2, 3, 5),
+    "MountainCar": (1,),
+    "MountainCarContinuous": (1,),
+    "Pendulum": (2,),
+}
+
+
 def test_registered_ids():
-    for name in VELOCITY_INDICES:
+    assert VELOCITY_INDICES == HIDDEN
+    for name, hidden in HIDDEN.items():
         newest = max(spec.version for spec in gym.registry.values() if spec.name == name)
         spec = gym.spec(f"{name}NoVel-v{newest}")
         base = gym.spec(f"{name}-v{newest}")
+        assert tuple(spec.additional_wrappers[0].kwargs["hidden"]) == hidden
         assert (spec.max_episode_steps, spec.reward_threshold) == (base.max_episode_steps, base.reward_threshold)
 
 
@@ -43,7 +56,7 @@ def test_environment_checkers(env_id):
 def test_what_is_hidden_is_zero_and_the_rest_is_the_same(env_id):
     name, version = env_id.replace("NoVelPriv", "NoVel").split("NoVel")
     partial, full = gym.make(env_id), gym.make(name + version)
-    hidden = list(VELOCITY_INDICES[name])
+    hidden = list(HIDDEN[name])
     observation, _ = partial.reset(seed=5)
     expected, _ = full.reset(seed=5)
     partial.action_space.seed(0)

@@ -1,6 +1,8 @@
 """State kernels and their noise."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +132,15 @@ def test_a_kernel_without_parameters():
     model = make_model(state_kernel_class=OnlyForward, state_dim=3, net_arch=[8])
     model.learn(110)
     assert (model.predict(np.zeros(3), deterministic=True)[1][:, :3] == 0).all()
+
+
+def test_the_kernel_of_the_readme():
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (snippet,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class LeakyKernel" in block]
+    namespace: dict = {}
+    exec(snippet, namespace)
+    namespace["model"].learn(120)
+    assert namespace["model"].policy.state_dim == 16
 
 
 def test_where_a_kernel_starts_is_loaded(tmp_path):

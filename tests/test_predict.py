@@ -1,11 +1,14 @@
 """``predict`` is pure and vectorised; a trained policy can be deployed without its privileged sensor."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch as th
 from envs import MixedDict
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_s2pg import S2PGSAC
 
@@ -114,6 +117,22 @@ def test_deployment_without_the_privileged_sensor(tmp_path):
         model.predict({"privileged": full["privileged"]})
     with pytest.raises(ValueError, match="needs a dict observation"):
         model.predict(full["observation"])
+
+
+def test_deployment_with_saved_statistics(tmp_path):
+    """As the README says: the pickled VecNormalize takes an observation without the privileged key."""
+    env = VecNormalize(make_vec_env("PendulumNoVelPriv-v1", 1, seed=0), norm_obs_keys=["observation"])
+    model = S2PGSAC("MultiInputPolicy", env, buffer_size=300, seed=0, policy_kwargs=SMALL, device="cpu")
+    model.learn(120)
+    env.save(str(tmp_path / "vec_normalize.pkl"))
+    with open(tmp_path / "vec_normalize.pkl", "rb") as file:
+        normalize = pickle.load(file)
+    visible = np.array([[0.6, 0.8, 0.0]], dtype=np.float32)
+    normalized = normalize.normalize_obs({"observation": visible})
+    full = env.normalize_obs({"observation": visible, "privileged": visible})
+    np.testing.assert_array_equal(normalized["observation"], full["observation"])
+    assert np.abs(normalized["observation"] - visible).max() > 1e-3
+    np.testing.assert_array_equal(model.predict(normalized, deterministic=True)[0], model.predict(full, deterministic=True)[0])
 
 
 def test_policy_saved_alone_predicts_the_same(tmp_path):

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
-from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, unwrap_vec_normalize
 
 
 class InternalStateCallback(BaseCallback):
@@ -19,7 +19,8 @@ class InternalStateCallback(BaseCallback):
     :param eval_freq: Number of calls of the callback (steps per environment) between two pictures
     :param deterministic: Whether to use the mean of action and next internal state
     :param verbose: Verbosity level
-    :raises ValueError: if ``eval_freq`` is not positive
+    :raises ValueError: if ``eval_freq`` is not positive; at the start of training, if the policy has no internal state
+        or only the training environment is normalized
     """
 
     def __init__(self, eval_env: gym.Env | VecEnv, eval_freq: int = 5000, deterministic: bool = True, verbose: int = 0):
@@ -30,6 +31,12 @@ class InternalStateCallback(BaseCallback):
         self.eval_env = BaseAlgorithm._wrap_env(eval_env)
         self.eval_freq = eval_freq
         self.deterministic = deterministic
+
+    def _init_callback(self) -> None:
+        if getattr(self.model.policy, "state_dim", 0) == 0:
+            raise ValueError("InternalStateCallback: the policy has no internal state to draw")
+        if self.model.get_vec_normalize_env() is not None and unwrap_vec_normalize(self.eval_env) is None:
+            raise ValueError("InternalStateCallback: wrap eval_env in VecNormalize, as the training environment is")
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq == 0:

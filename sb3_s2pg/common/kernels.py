@@ -11,7 +11,8 @@ class StateKernel(nn.Module):
 
     A kernel computes the *mean* of the next internal state, which is z' at zero noise; noise and squashing
     are added outside (paper, section 2: ``kappa(z' | o, z)``). A new kernel needs a ``forward``,
-    and nothing else has to be touched.
+    and nothing else has to be touched. For S2PGSAC the mean has to lie in (-1, 1): what leaves it is clipped and gets
+    no gradient (``train/state_saturated`` tells).
 
     :param input_dim: Size of x, the observation features followed by the previous action (if the policy uses it)
     :param state_dim: Size of the internal state z
@@ -109,3 +110,22 @@ def get_kernel_class(kernel: str | type[StateKernel]) -> type[StateKernel]:
     raise ValueError(
         f"state_kernel_class={kernel!r} is not a state kernel: use one of {sorted(KERNELS)} or a subclass of StateKernel"
     )
+
+
+def check_kernel(kernel: StateKernel) -> None:
+    """
+    Try a kernel on one input.
+
+    :param kernel: The kernel
+    :raises ValueError: if what it returns does not have the right shape or is not finite
+    """
+    with th.no_grad():
+        start = kernel.initial_state(1)
+        mean, scale = kernel(th.zeros(1, kernel.input_dim, device=start.device), start)
+    wanted = (1, kernel.state_dim)
+    for name, value in (("initial_state", start), ("mean", mean), ("scale", scale)):
+        if value is not None and (tuple(value.shape) != wanted or not th.isfinite(value).all()):
+            raise ValueError(
+                f"{type(kernel).__name__}: {name} has the shape {tuple(value.shape)}, values {value.flatten()[:5].tolist()}, "
+                f"but (batch, state_dim) = {wanted} and finite values are needed"
+            )

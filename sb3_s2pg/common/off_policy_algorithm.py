@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -202,12 +203,27 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         self._last_obs = None
         message = f"Non-finite {what} in environment {env_idx} at step {self.num_timesteps}: {values}. "
         if what in ("internal state", "action"):
-            message += "The policy has diverged: go back to a checkpoint, lower the learning rate, check the scale of rewards"
+            message += "Training has diverged: go back to a checkpoint, lower the learning rate, check the scale of rewards"
         else:
             message += "The transition was not stored; replay buffer and weights are as they were before it"
             if self._vec_normalize_env is not None:
                 message += ", but restore the statistics of VecNormalize, which have seen it"
         raise ValueError(message)
+
+    def _check_update(self, what: str, value: th.Tensor) -> float:
+        """
+        :param what: What the value is, for the message
+        :param value: A scalar that an update is about to use
+        :return: The value
+        :raises ValueError: if it is not finite; the update that would spread it has not been made then
+        """
+        number = value.item()
+        if not math.isfinite(number):
+            raise ValueError(
+                f"Non-finite {what} at step {self.num_timesteps}, after {self._n_updates} updates: {number}. "
+                "Training has diverged: go back to a checkpoint, lower the learning rate, check the scale of rewards"
+            )
+        return number
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
         rollout = super().collect_rollouts(*args, **kwargs)

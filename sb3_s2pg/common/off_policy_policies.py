@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_s2pg.common.critics import StatefulCritic
-from sb3_s2pg.common.kernels import StateKernel, get_kernel_class
+from sb3_s2pg.common.kernels import StateKernel, check_kernel, get_kernel_class
 from sb3_s2pg.common.noise import GaussianStateNoise
 from sb3_s2pg.common.observations import ObservationSelection, flatten_observations
 from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, StatefulPolicy
@@ -168,6 +168,7 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
         kernel = state_noise = None
         if self.state_dim > 0:
             kernel = self.state_kernel_class(input_dim, self.state_dim, **self.state_kernel_kwargs)
+            check_kernel(kernel)
             state_noise = self.state_noise_class(input_dim, self.state_dim, **self.state_noise_kwargs)
         return {"kernel": kernel, "state_noise": state_noise, "use_previous_action": self.use_previous_action}
 

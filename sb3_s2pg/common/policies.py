@@ -66,7 +66,7 @@ class StatefulPolicy(BasePolicy):
 
     :param args: As for ``BasePolicy``
     :param state_dim: Size of the internal state z; 0 for a memoryless policy
-    :param use_previous_action: Whether kernel and critic read the previous action
+    :param use_previous_action: Whether kernel, action head, noise and critic read the previous action
     :param actor_observation: Keys (Dict) or indices (Box) that the actor sees; None for all keys but ``privileged``
     :param critic_observation: Keys (Dict) or indices (Box) that the critic sees; None for everything
     :param kwargs: As for ``BasePolicy``

@@ -105,7 +105,7 @@ class S2PGSACActor(StatefulActorMixin, Actor):
             actions, log_prob = self.action_dist.log_prob_from_params(mean, log_std, **kwargs)
             log_prob = log_prob.reshape(-1, 1)
         else:
-            # What SB3's distribution computes, without its dozens of small operations
+            # SB3's distribution without its dozens of small operations, and exact where that has log(1 - a^2 + 1e-6)
             noise, log_density = sample_gaussian(log_std.exp())
             actions, log_prob = squash(mean + noise, log_density)
         return AugmentedAction(actions, log_prob, *squash(*self._sample_unsquashed_state(state_mean, state_std)))

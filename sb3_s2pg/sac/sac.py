@@ -19,7 +19,7 @@ from sb3_s2pg.sac.policies import AugmentedAction, CnnPolicy, MlpPolicy, MultiIn
 
 SelfS2PGSAC = TypeVar("SelfS2PGSAC", bound="S2PGSAC")
 
-# Norms and state statistics are for curves: computing them at every update would cost a few per cent
+# Norms and state statistics are for curves: computing them at every step would cost a few per cent
 DIAGNOSTICS_EVERY = 25
 
 
@@ -140,6 +140,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         self.state_entropy_in_target = state_entropy_in_target
         self.state_refresh_rate = state_refresh_rate
         self.critic_history = critic_history
+        self._last_diagnostics = -DIAGNOSTICS_EVERY
         self.log_state_ent_coef: th.Tensor | None = None
         self.state_ent_coef_optimizer: th.optim.Optimizer | None = None
 
@@ -176,15 +177,17 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         for gradient_step in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             history, next_history = self._critic_histories(batch)
-            with_diagnostics = (self._n_updates + gradient_step) % DIAGNOSTICS_EVERY == 0
+            with_diagnostics = abs(self.num_timesteps - self._last_diagnostics) >= DIAGNOSTICS_EVERY
             # We need to sample because `log_std` may have changed between two gradient steps
             if self.use_sde:
                 self.actor.reset_noise()
 
             sample = self.actor.action_log_prob(self.policy.actor_subset(batch.observations), batch.states)
+            self._check_update("log-probability of the policy", (sample.log_prob + sample.state_log_prob).sum())
             ent_coef, state_ent_coef = self._update_temperatures(sample, logs)
 
             critic_loss = self._critic_loss(batch, history, next_history, ent_coef, state_ent_coef)
+            logs["critic_loss"].append(self._check_update("critic loss", critic_loss))
             self.critic.optimizer.zero_grad()
             critic_loss.backward()
             if with_diagnostics:
@@ -193,6 +196,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
 
             # With the updated critic, as in SB3
             actor_loss = self._actor_loss(batch, sample, history, ent_coef, state_ent_coef)
+            logs["actor_loss"].append(self._check_update("actor loss", actor_loss))
             self.actor.optimizer.zero_grad()
             actor_loss.backward()
             if with_diagnostics:
@@ -212,10 +216,10 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
             if self.state_refresh_rate > 0:
                 self.replay_buffer.refresh(batch.indices, internal_states.cpu().numpy(), self.state_refresh_rate)
 
-            logs["critic_loss"].append(critic_loss.item())
-            logs["actor_loss"].append(actor_loss.item())
             logs["ent_coef"].append(ent_coef.item())
             logs["state_ent_coef"].append(state_ent_coef.item())
+            if with_diagnostics:
+                self._last_diagnostics = self.num_timesteps
             if with_diagnostics and self.policy.state_dim > 0:
                 logs["state_entropy"].append(-sample.state_log_prob.mean().item())
                 for name, value in state_diagnostics(batch, internal_states, self.state_refresh_rate).items():
