@@ -28,6 +28,7 @@ def train(state_dim: int, seed: int) -> float:
     return float(np.mean(evaluate_policy(model, env, n_eval_episodes=50)[0]))
 
 
+# The worst of seeds 0 to 5 was -0.12
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_cue_is_remembered(seed):
     assert train(state_dim=8, seed=seed) > -0.4
