@@ -3,7 +3,7 @@ Pendulum with its velocity hidden: S2PG-SAC beside memoryless SAC, and beside SA
 
     python examples/demo.py [--out results/demo] [--steps 15000]
 
-Takes about six minutes on two cores. TensorBoard: `tensorboard --logdir runs`.
+Takes about five minutes on two cores. TensorBoard: `tensorboard --logdir runs`.
 """
 
 import argparse
