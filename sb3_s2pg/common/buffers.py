@@ -1,6 +1,5 @@
 """Replay buffers that carry the internal state and can look back in the episode."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +7,8 @@ import torch as th
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_s2pg.common.observations import map_observations
 
 # What the algorithm adds to the ``infos`` of a transition that it stores
 NEXT_INTERNAL_STATE = "next_internal_state"
@@ -33,17 +34,6 @@ class StatefulReplayBufferSamples(NamedTuple):
     recent_observations: PyTorchObs | None = None  # (batch, 1 + critic_history, *obs_shape)
     recent_actions: th.Tensor | None = None  # (batch, 1 + critic_history, action_dim)
     recent_mask: th.Tensor | None = None  # (batch, 1 + critic_history), 1 where that step belongs to the episode
-
-
-def _map_arrays(function: Callable[[Any], Any], arrays: Any) -> Any:
-    """
-    :param function: Function of one array
-    :param arrays: One array, or a dict of arrays
-    :return: Its result, or a dict of its results
-    """
-    if isinstance(arrays, dict):
-        return {key: function(value) for key, value in arrays.items()}
-    return function(arrays)
 
 
 class StatefulReplayBuffer(ReplayBuffer):
@@ -127,27 +117,27 @@ class StatefulReplayBuffer(ReplayBuffer):
         if self.optimize_memory_usage:
             next_obs = self.observations[(batch_inds + 1) % self.buffer_size, env_indices]
         else:
-            next_obs = _map_arrays(lambda array: array[at], self.next_observations)
+            next_obs = map_observations(lambda array: array[at], self.next_observations)
 
         recent: dict[str, Any] = {}
         if self.critic_history > 0:
             window, mask = self._look_back(*at)
-            recent_obs = self._normalize_obs(_map_arrays(lambda array: array[window], self.observations), env)
-            obs = _map_arrays(lambda array: array[:, 0], recent_obs)
+            recent_obs = self._normalize_obs(map_observations(lambda array: array[window], self.observations), env)
+            obs = map_observations(lambda array: array[:, 0], recent_obs)
             recent = {
-                "recent_observations": _map_arrays(self._as_tensor, recent_obs),
+                "recent_observations": map_observations(self._as_tensor, recent_obs),
                 "recent_actions": self._as_tensor(self.actions[window]),
                 "recent_mask": self._as_tensor(mask.astype(np.float32)),
             }
         else:
-            obs = self._normalize_obs(_map_arrays(lambda array: array[at], self.observations), env)
+            obs = self._normalize_obs(map_observations(lambda array: array[at], self.observations), env)
 
         # Only use dones that are not due to timeouts
         dones = self.dones[at] * (1 - self.timeouts[at])
         return StatefulReplayBufferSamples(
-            observations=_map_arrays(self._as_tensor, obs),
+            observations=map_observations(self._as_tensor, obs),
             actions=self._as_tensor(actions),
-            next_observations=_map_arrays(self._as_tensor, self._normalize_obs(next_obs, env)),
+            next_observations=map_observations(self._as_tensor, self._normalize_obs(next_obs, env)),
             dones=self._as_tensor(dones.reshape(-1, 1)),
             rewards=self._as_tensor(self._normalize_reward(self.rewards[at].reshape(-1, 1), env)),
             states=self._as_tensor(states),

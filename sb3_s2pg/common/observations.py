@@ -1,6 +1,6 @@
 """Who sees what: the actor's and the critic's part of an observation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,25 @@ def actor_and_critic_observation(
         ObservationSubset(space, actor_observation, "actor_observation"),
         ObservationSubset(space, critic_observation, "critic_observation"),
     )
+
+
+def map_observations(function: Callable[[Any], Any], observations: Any) -> Any:
+    """
+    :param function: Function of one array or tensor
+    :param observations: One array or tensor, or a dict of them
+    :return: Its result, or a dict of its results
+    """
+    if isinstance(observations, dict):
+        return {key: function(value) for key, value in observations.items()}
+    return function(observations)
+
+
+def batch_size_of(observations: PyTorchObs) -> int:
+    """
+    :param observations: A batch of observations
+    :return: Their number
+    """
+    return len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
 
 
 def flatten_observations(observations: PyTorchObs, n_leading: int) -> th.Tensor:

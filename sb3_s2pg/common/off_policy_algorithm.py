@@ -29,6 +29,7 @@ from sb3_s2pg.common.off_policy_policies import StatefulOffPolicyPolicy
 from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, checked_state_dim
 
 DEFAULT_CRITIC_HISTORY = 8
+DIVERGED = "Training has diverged: go back to a checkpoint, lower the learning rate, check the scale of rewards"
 
 
 class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
@@ -203,7 +204,7 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         self._last_obs = None
         message = f"Non-finite {what} in environment {env_idx} at step {self.num_timesteps}: {values}. "
         if what in ("internal state", "action"):
-            message += "Training has diverged: go back to a checkpoint, lower the learning rate, check the scale of rewards"
+            message += DIVERGED
         else:
             message += "The transition was not stored; replay buffer and weights are as they were before it"
             if self._vec_normalize_env is not None:
@@ -220,8 +221,7 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         number = value.item()
         if not math.isfinite(number):
             raise ValueError(
-                f"Non-finite {what} at step {self.num_timesteps}, after {self._n_updates} updates: {number}. "
-                "Training has diverged: go back to a checkpoint, lower the learning rate, check the scale of rewards"
+                f"Non-finite {what} at step {self.num_timesteps}, after {self._n_updates} updates: {number}. {DIVERGED}"
             )
         return number
 
@@ -298,15 +298,14 @@ def resolve_critic_history(
     :raises ValueError: if the number is negative, or there are images
     """
     parts = getattr(critic_subset.space, "spaces", {"": critic_subset.space}).values()
-    has_images = any(is_image_space(part, check_channels=False) for part in parts)
     if critic_history is None:
         privileged = bool(critic_subset.entries - actor_subset.entries)
-        # Normalized images are not recognised as such, but have their shape
-        looks_like_images = any(len(part.shape or ()) >= 3 for part in parts)
-        return 0 if privileged or has_images or looks_like_images else DEFAULT_CRITIC_HISTORY
+        # By their shape: is_image_space does not recognise normalized images
+        has_images = any(len(part.shape or ()) >= 3 for part in parts)
+        return 0 if privileged or has_images else DEFAULT_CRITIC_HISTORY
     if isinstance(critic_history, bool) or not isinstance(critic_history, (int, np.integer)) or critic_history < 0:
         raise ValueError(f"critic_history={critic_history!r} must be an integer >= 0, or None for the default")
-    if critic_history > 0 and has_images:
+    if critic_history > 0 and any(is_image_space(part, check_channels=False) for part in parts):
         raise ValueError(f"critic_history={critic_history} does not work with images: use 0 and stack frames (VecFrameStack)")
     return int(critic_history)
 

@@ -12,7 +12,7 @@ from torch import nn
 from sb3_s2pg.common.critics import StatefulCritic
 from sb3_s2pg.common.kernels import StateKernel, check_kernel, get_kernel_class
 from sb3_s2pg.common.noise import GaussianStateNoise
-from sb3_s2pg.common.observations import ObservationSelection, flatten_observations
+from sb3_s2pg.common.observations import ObservationSelection, batch_size_of, flatten_observations, map_observations
 from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, StatefulPolicy
 
 
@@ -164,7 +164,7 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
         :param features_dim: Size of the observation features
         :return: What ``StatefulActorMixin._set_memory`` takes
         """
-        input_dim = features_dim + (self.action_features_dim if self.use_previous_action else 0)
+        input_dim = features_dim + self.previous_action_dim
         kernel = state_noise = None
         if self.state_dim > 0:
             kernel = self.state_kernel_class(input_dim, self.state_dim, **self.state_kernel_kwargs)
@@ -197,7 +197,7 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
             features_extractor,
             features_extractor.features_dim,
             state_dim=self.state_dim,
-            states_dim=self.state_dim + (self.action_features_dim if self.use_previous_action else 0),
+            states_dim=self.state_dim + self.previous_action_dim,
             history_dim=self.critic_history * self._history_step_dim(),
             activation_fn=self.activation_fn,
             normalize_images=self.normalize_images,
@@ -223,11 +223,7 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
         :return: the history at t and at t + 1, shape (batch, critic_history * (observation + action)) each
         """
         batch_size, length = recent_mask.shape
-        observations = self.critic_subset(recent_observations)
-        if isinstance(observations, dict):
-            observations = {key: value.flatten(0, 1) for key, value in observations.items()}
-        else:
-            observations = observations.flatten(0, 1)
+        observations = map_observations(lambda value: value.flatten(0, 1), self.critic_subset(recent_observations))
         preprocessed = preprocess_obs(observations, self.critic_subset.space, normalize_images=self.normalize_images)
         steps = th.cat([flatten_observations(preprocessed, 1), recent_actions.flatten(0, 1)], dim=1)
         flat = (steps.view(batch_size, length, -1) * recent_mask.unsqueeze(-1)).flatten(start_dim=1)
@@ -244,8 +240,7 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """Action at the start of an episode; ``predict`` is the way to act with memory."""
-        n_envs = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
-        states = th.as_tensor(self.initial_state(n_envs), device=self.device)
+        states = th.as_tensor(self.initial_state(batch_size_of(observation)), device=self.device)
         return self._predict_stateful(observation, states, deterministic)[0]
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:

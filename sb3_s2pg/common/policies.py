@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_s2pg.common.kernels import StateKernel
 from sb3_s2pg.common.noise import GaussianStateNoise
-from sb3_s2pg.common.observations import ObservationSelection, actor_and_critic_observation
+from sb3_s2pg.common.observations import ObservationSelection, actor_and_critic_observation, batch_size_of
 
 DEFAULT_STATE_DIM = 32
 
@@ -89,6 +89,8 @@ class StatefulPolicy(BasePolicy):
             self.observation_space, actor_observation, critic_observation
         )
         self.action_features_dim = get_action_dim(self.action_space)
+        # Size of the part of the state that is read beside z
+        self.previous_action_dim = self.action_features_dim if use_previous_action else 0
         self._stateful_kwargs = {
             "state_dim": state_dim,
             "use_previous_action": use_previous_action,
@@ -150,8 +152,7 @@ class StatefulPolicy(BasePolicy):
                 "and `obs = vec_env.reset()` (VecEnv) were probably mixed up"
             )
         obs, vectorized_env = self.obs_to_tensor(self.actor_subset.select_keys(observation))
-        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        state = self._state_at_episode_starts(state, episode_start, n_envs)
+        state = self._state_at_episode_starts(state, episode_start, batch_size_of(obs))
 
         with th.no_grad():
             actions_th, internal_states = self._predict_stateful(obs, th.as_tensor(state, device=self.device), deterministic)

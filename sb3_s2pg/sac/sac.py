@@ -220,10 +220,10 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
             logs["state_ent_coef"].append(state_ent_coef.item())
             if with_diagnostics:
                 self._last_diagnostics = self.num_timesteps
-            if with_diagnostics and self.policy.state_dim > 0:
-                logs["state_entropy"].append(-sample.state_log_prob.mean().item())
-                for name, value in state_diagnostics(batch, internal_states, self.state_refresh_rate).items():
-                    logs[name].append(value)
+                if self.policy.state_dim > 0:
+                    logs["state_entropy"].append(-sample.state_log_prob.mean().item())
+                    for name, value in state_diagnostics(batch, internal_states, self.state_refresh_rate).items():
+                        logs[name].append(value)
 
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
