@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import platform
-from concurrent.futures import Executor, ProcessPoolExecutor
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
 from sb3_s2pg import S2PGSAC
 
@@ -57,7 +60,7 @@ class LearningCurve(BaseCallback):
         self.seconds = 0.0
 
     def _on_step(self) -> bool:
-        if self.num_timesteps % self.every == 0:
+        if self.num_timesteps // self.every > len(self.steps):
             start = perf_counter()
             self.steps.append(self.num_timesteps)
             self.returns.append(float(np.mean(evaluation_returns(self.model, self.env_id, self.n_episodes))))
@@ -72,9 +75,11 @@ def evaluation_returns(model: BaseAlgorithm, env: str, n_episodes: int) -> list[
     :param n_episodes: Number of episodes
     :return: Return of each of them, deterministic, the same episodes at every call
     """
-    returns, _ = evaluate_policy(
-        model, make_vec_env(env, 1, seed=EVALUATION_SEED), n_eval_episodes=n_episodes, return_episode_rewards=True
-    )
+    vec_env: VecEnv = make_vec_env(env, 1, seed=EVALUATION_SEED)
+    if model.get_vec_normalize_env() is not None:
+        vec_env = VecNormalize(vec_env, training=False, norm_reward=False)
+        sync_envs_normalization(model.get_env(), vec_env)  # type: ignore[arg-type]
+    returns, _ = evaluate_policy(model, vec_env, n_eval_episodes=n_episodes, return_episode_rewards=True)
     return [float(value) for value in returns]  # type: ignore[union-attr]
 
 
@@ -96,12 +101,25 @@ def train(run: Run, curve_every: int = 1000, curve_episodes: int = 5, n_episodes
         tensorboard_log=run.tensorboard_log,
     )
     curve = LearningCurve(run.env, curve_every, curve_episodes)
+    return {**asdict(run), **learn(model, run.steps, curve, n_episodes, run.progress_bar)}
+
+
+def learn(
+    model: BaseAlgorithm, steps: int, curve: LearningCurve, n_episodes: int, progress_bar: bool = False
+) -> dict[str, Any]:
+    """
+    :param model: Model to train
+    :param steps: Number of steps
+    :param curve: Evaluates meanwhile
+    :param n_episodes: Number of episodes that evaluate the final model
+    :param progress_bar: Whether to show one
+    :return: Learning curve, returns of the final model, seconds of training without evaluation
+    """
     start = perf_counter()
-    model.learn(run.steps, callback=curve, progress_bar=run.progress_bar)
+    model.learn(steps, callback=curve, progress_bar=progress_bar)
     seconds = perf_counter() - start - curve.seconds
-    returns = evaluation_returns(model, run.env, n_episodes)
+    returns = evaluation_returns(model, curve.env_id, n_episodes)
     return {
-        **asdict(run),
         "curve": {"steps": curve.steps, "returns": curve.returns},
         "returns": returns,
         "mean_return": float(np.mean(returns)),
@@ -115,6 +133,42 @@ def worker_pool(n_workers: int) -> Executor:
     :return: Fresh processes, one thread each
     """
     return ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def run_all(
+    function: Callable[[Any], dict[str, Any]], runs: Iterable[tuple[str, Any]], folder: Path, jobs: int, fresh: bool = False
+) -> list[dict[str, Any]]:
+    """
+    Train several runs side by side; finished ones are kept, so that the same call goes on where it was stopped.
+
+    :param function: Trains a run
+    :param runs: File name and what to train; one process each
+    :param folder: Where the results of finished runs are kept
+    :param jobs: Number of runs side by side
+    :param fresh: Whether to forget finished runs
+    :return: The results, in the order of the runs
+    """
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with worker_pool(jobs) as pool:
+        futures = []
+        for name, run in runs:
+            paths.append(folder / f"{name}.json")
+            if not paths[-1].exists():
+                futures.append(pool.submit(_train_and_keep, function, run, paths[-1]))
+        for future in as_completed(futures):
+            done = future.result()
+            seconds = f"{done['training_seconds']:.0f} s"
+            print(f"{done['label']}, seed {done['seed']}: {done['mean_return']:.1f} in {seconds}", flush=True)
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def _train_and_keep(function: Callable[[Any], dict[str, Any]], run: Any, path: Path) -> dict[str, Any]:
+    result = function(run)
+    path.write_text(json.dumps(result))
+    return result
 
 
 def save_json(path: Path, result: dict[str, Any]) -> None:

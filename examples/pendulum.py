@@ -8,14 +8,11 @@ Finished runs are kept in a folder beside the results: the same call goes on whe
 """
 
 import argparse
-import json
-import shutil
-from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Run, plot_learning_curves, save_figure, save_json, train, worker_pool
+from common import Run, plot_learning_curves, run_all, save_figure, save_json, train
 
 # Label, algorithm, task, policy, policy_kwargs, and the mean return to reach
 VARIANTS: list[tuple[str, str, str, str, dict[str, Any], float | None]] = [
@@ -33,17 +30,6 @@ VARIANTS: list[tuple[str, str, str, str, dict[str, Any], float | None]] = [
 ]
 
 
-def train_and_keep(run: Run, path: Path) -> dict[str, Any]:
-    """
-    :param run: What to train
-    :param path: Where the result is kept
-    :return: The result
-    """
-    result = train(run)
-    path.write_text(json.dumps(result))
-    return result
-
-
 def main() -> None:
     """Train what has not been trained yet, print a table, write JSON and a picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,26 +40,12 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget finished runs")
     args = parser.parse_args()
 
-    folder = args.out.with_name(args.out.name + "_runs")
-    if args.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    results = []
-    with worker_pool(args.jobs) as pool:
-        futures = []
-        for seed in range(args.seeds):
-            for number, (label, algorithm, env, policy, policy_kwargs, _) in enumerate(VARIANTS):
-                path = folder / f"{number}_seed{seed}_steps{args.steps}.json"
-                if path.exists():
-                    results.append(json.loads(path.read_text()))
-                    continue
-                run = Run(label, algorithm, env, args.steps, seed, policy, policy_kwargs)
-                futures.append(pool.submit(train_and_keep, run, path))
-        for future in as_completed(futures):
-            results.append(future.result())
-            done = results[-1]
-            seconds = f"{done['training_seconds']:.0f} s"
-            print(f"{done['label']}, seed {done['seed']}: {done['mean_return']:.1f} in {seconds}", flush=True)
+    runs = [
+        (f"{number}_seed{seed}_steps{args.steps}", Run(label, algorithm, env, args.steps, seed, policy, policy_kwargs))
+        for seed in range(args.seeds)
+        for number, (label, algorithm, env, policy, policy_kwargs, _) in enumerate(VARIANTS)
+    ]
+    results = run_all(train, runs, args.out.with_name(args.out.name + "_runs"), args.jobs, args.fresh)
 
     labels = [label for label, *_ in VARIANTS]
     results.sort(key=lambda result: (labels.index(result["label"]), result["seed"]))

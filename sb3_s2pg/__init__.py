@@ -3,7 +3,8 @@
 import sb3_s2pg.envs  # noqa: F401 (registers the tasks)
 from sb3_s2pg.common.callbacks import InternalStateCallback
 from sb3_s2pg.common.kernels import GRUKernel, StateKernel
+from sb3_s2pg.ppo import S2PGPPO
 from sb3_s2pg.sac import S2PGSAC
 from sb3_s2pg.version import __version__
 
-__all__ = ["S2PGSAC", "GRUKernel", "InternalStateCallback", "StateKernel", "__version__"]
+__all__ = ["S2PGPPO", "S2PGSAC", "GRUKernel", "InternalStateCallback", "StateKernel", "__version__"]

@@ -5,10 +5,12 @@ import math
 import torch as th
 from torch import nn
 
+STD_TYPES = ("state_dependent", "constant", "fixed")
+
 
 class GaussianStateNoise(nn.Module):
     """
-    Gaussian noise with a learned std that depends on the state: ``noise ~ N(0, (scale * std(x, z))^2)``.
+    Gaussian noise: ``noise ~ N(0, (scale * std)^2)``, the scale being the kernel's.
 
     :param input_dim: Size of x, the input of the kernel
     :param state_dim: Size of the internal state z
@@ -16,6 +18,9 @@ class GaussianStateNoise(nn.Module):
     :param log_std_min: Lower bound of the log std, and floor of the scaled one:
         without it the density of z' would be unbounded
     :param log_std_max: Upper bound of the log std
+    :param std_type: "state_dependent" (learned, a linear function of (x, z)), "constant" (learned, one per entry) or
+        "fixed" (not learned)
+    :raises ValueError: if the initial log std is not within the bounds, or there is no such type
     """
 
     def __init__(
@@ -25,16 +30,24 @@ class GaussianStateNoise(nn.Module):
         log_std_init: float = -3.0,
         log_std_min: float = -5.0,
         log_std_max: float = 2.0,
+        std_type: str = "state_dependent",
     ):
         super().__init__()
         if not log_std_min <= log_std_init <= log_std_max:
             raise ValueError(f"log_std_init={log_std_init} has to lie between {log_std_min} and {log_std_max}")
+        if std_type not in STD_TYPES:
+            raise ValueError(f"std_type={std_type!r} must be one of {list(STD_TYPES)}")
         self.log_std_min = log_std_min
         self.log_std_max = log_std_max
-        self.log_std = nn.Linear(input_dim + state_dim, state_dim)
-        # Start state-independent: what is a good std where is not known yet
-        nn.init.zeros_(self.log_std.weight)
-        nn.init.constant_(self.log_std.bias, log_std_init)
+        self.std_type = std_type
+        self.log_std: nn.Linear | nn.Parameter
+        if std_type == "state_dependent":
+            self.log_std = nn.Linear(input_dim + state_dim, state_dim)
+            # Start state-independent: what is a good std where is not known yet
+            nn.init.zeros_(self.log_std.weight)
+            nn.init.constant_(self.log_std.bias, log_std_init)
+        else:
+            self.log_std = nn.Parameter(th.full((state_dim,), float(log_std_init)), requires_grad=std_type == "constant")
 
     def forward(self, inputs: th.Tensor, states: th.Tensor, scale: th.Tensor | None = None) -> th.Tensor:
         """
@@ -43,8 +56,9 @@ class GaussianStateNoise(nn.Module):
         :param scale: What the kernel multiplies the noise by, shape (batch, state_dim)
         :return: Std of the noise, shape (batch, state_dim)
         """
-        std = self.log_std(th.cat([inputs, states], dim=1)).clamp(self.log_std_min, self.log_std_max).exp()
-        return std if scale is None else (std * scale).clamp(min=math.exp(self.log_std_min))
+        log_std = self.log_std if isinstance(self.log_std, nn.Parameter) else self.log_std(th.cat([inputs, states], dim=1))
+        std = log_std.clamp(self.log_std_min, self.log_std_max).exp()
+        return std.expand_as(states) if scale is None else (std * scale).clamp(min=math.exp(self.log_std_min))
 
     def sample(self, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -52,6 +66,21 @@ class GaussianStateNoise(nn.Module):
         :return: the noise and, entry by entry, its log density, shape (batch, state_dim) each
         """
         return sample_gaussian(std)
+
+    def log_density(self, noise: th.Tensor, std: th.Tensor) -> th.Tensor:
+        """
+        :param noise: The noise, shape (batch, state_dim)
+        :param std: Its std, shape (batch, state_dim)
+        :return: Its log density, entry by entry, shape (batch, state_dim)
+        """
+        return -0.5 * (noise / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
+
+    def entropy(self, std: th.Tensor) -> th.Tensor:
+        """
+        :param std: Std of the noise, shape (batch, state_dim)
+        :return: Its entropy, entry by entry, shape (batch, state_dim)
+        """
+        return std.log() + 0.5 * math.log(2 * math.pi * math.e)
 
 
 def sample_gaussian(std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

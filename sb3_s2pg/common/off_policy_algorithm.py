@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn
 
+from sb3_s2pg.common.algorithm import StatefulAlgorithm
 from sb3_s2pg.common.buffers import (
     EPISODE_START,
     NEXT_INTERNAL_STATE,
@@ -29,34 +29,22 @@ from sb3_s2pg.common.off_policy_policies import StatefulOffPolicyPolicy
 from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, checked_state_dim
 
 DEFAULT_CRITIC_HISTORY = 8
-DIVERGED = "Training has diverged: go back to a checkpoint, lower the learning rate, check the scale of rewards"
 
 
-class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
+class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
     """
     Mixin for SB3's off-policy algorithms, to be named before them in the list of bases.
 
     It acts with the policy's state, stores z' with every transition, and hands out batches of the augmented MDP.
-    Between sampling and storing nothing is committed: callbacks that run in between see a consistent model.
     """
 
     policy: StatefulOffPolicyPolicy
     replay_buffer: StatefulReplayBuffer
-    # The policies that the algorithm can train
-    supported_policy_class: type[StatefulOffPolicyPolicy]
-
     critic_history: int | None
     state_refresh_rate: float
-    # (z, previous action) of every environment, as predict() takes it; before and after the current step
-    _last_state: np.ndarray | None = None
-    _next_state: np.ndarray | None = None
 
     def _setup_model(self) -> None:
-        if not issubclass(self.policy_class, self.supported_policy_class):
-            raise ValueError(
-                f"{type(self).__name__} cannot train a {self.policy_class.__name__}, it needs a "
-                f"{self.supported_policy_class.__name__} (a saved model has to be loaded with the class that saved it)"
-            )
+        self._check_policy_class()
         n_steps = getattr(self, "n_steps", 1)
         if n_steps != 1:
             raise ValueError(f"n_steps={n_steps} is not possible, use 1: z' at t + 1 does not match the observation at t + n")
@@ -106,11 +94,7 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         elif self._last_obs is None and self.optimize_memory_usage:
             # The first observation of the new episode will overwrite the last next observation (SB3's GH issue #46)
             self.replay_buffer.dones[self.replay_buffer.pos - 1] = True
-        result = super()._setup_learn(*args, **kwargs)
-        self._check_finite("observation", self._last_obs if self._vec_normalize_env is None else self._last_original_obs)
-        if self._last_state is None or len(self._last_state) != self.n_envs:
-            self._last_state = self.policy.initial_state(self.n_envs)
-        return result
+        return super()._setup_learn(*args, **kwargs)
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -160,15 +144,7 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         """
         assert self._next_state is not None and self._last_episode_starts is not None
         internal_states = self._next_state[:, : self.policy.state_dim]
-        if self._vec_normalize_env is not None:
-            # Running statistics spread what is not finite to all environments: look at what came in
-            self._check_finite("observation", self._vec_normalize_env.get_original_obs())
-            self._check_finite("reward", self._vec_normalize_env.get_original_reward())
-        self._check_finite("observation", new_obs)
-        self._check_finite("reward", reward)
-        for env_idx, info in enumerate(infos):
-            if dones[env_idx] and info.get("terminal_observation") is not None:
-                self._check_finite("terminal observation", info["terminal_observation"], env_idx)
+        self._check_transition(new_obs, reward, dones, infos)
         infos = [
             {**info, NEXT_INTERNAL_STATE: internal_state, EPISODE_START: start}
             for info, internal_state, start in zip(infos, internal_states, self._last_episode_starts, strict=True)
@@ -178,65 +154,12 @@ class S2PGOffPolicyAlgorithm(OffPolicyAlgorithm):
         # predict() resets the state of these environments when it is used next
         self._last_episode_starts = dones
 
-    def _check_finite(self, what: str, values: Any, env_idx: int | None = None) -> None:
-        """
-        :param what: What the values are, for the message
-        :param values: Array with one row per environment, or a dict of such arrays
-        :param env_idx: The environment, if the values are of one environment only
-        :raises ValueError: if a value is not finite; the transition has not been stored then
-        """
-        if isinstance(values, dict):
-            for key, value in values.items():
-                self._check_finite(f"{what}[{key!r}]", value, env_idx)
-            return
-        values = np.asarray(values)
-        if not np.issubdtype(values.dtype, np.floating):
-            return
-        with np.errstate(over="ignore"):
-            # What networks and buffer will see of it
-            finite = np.isfinite(values.astype(np.float32, copy=False))
-        if finite.all():
-            return
-        if env_idx is None:
-            env_idx = int(np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))[0])
-            values = values[env_idx]
-        # The environment is one step ahead of what is stored: start new episodes if learn() is called again
-        self._last_obs = None
-        message = f"Non-finite {what} in environment {env_idx} at step {self.num_timesteps}: {values}. "
-        if what in ("internal state", "action"):
-            message += DIVERGED
-        else:
-            message += "The transition was not stored; replay buffer and weights are as they were before it"
-            if self._vec_normalize_env is not None:
-                message += ", but restore the statistics of VecNormalize, which have seen it"
-        raise ValueError(message)
-
-    def _check_update(self, what: str, value: th.Tensor) -> float:
-        """
-        :param what: What the value is, for the message
-        :param value: A scalar that an update is about to use
-        :return: The value
-        :raises ValueError: if it is not finite; the update that would spread it has not been made then
-        """
-        number = value.item()
-        if not math.isfinite(number):
-            raise ValueError(
-                f"Non-finite {what} at step {self.num_timesteps}, after {self._n_updates} updates: {number}. {DIVERGED}"
-            )
-        return number
-
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
         rollout = super().collect_rollouts(*args, **kwargs)
         if not rollout.continue_training:
             # SB3 has stepped the environment, but not stored the transition: start new episodes if learn() is called again
             self._last_obs = None
         return rollout
-
-    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
-        super()._update_learning_rate(optimizers)
-        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
-            for group in optimizer.param_groups:
-                group["lr"] *= group.get("lr_ratio", 1.0)
 
     def _critic_histories(self, batch: StatefulReplayBufferSamples) -> tuple[th.Tensor | None, th.Tensor | None]:
         """

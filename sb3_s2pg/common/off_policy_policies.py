@@ -1,6 +1,6 @@
 """Actor, critic and target critic of the off-policy algorithms."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
@@ -10,30 +10,27 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_s2pg.common.critics import StatefulCritic
-from sb3_s2pg.common.kernels import StateKernel, check_kernel, get_kernel_class
-from sb3_s2pg.common.noise import GaussianStateNoise
-from sb3_s2pg.common.observations import ObservationSelection, batch_size_of, flatten_observations, map_observations
-from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, StatefulPolicy
+from sb3_s2pg.common.observations import batch_size_of, flatten_observations, map_observations
+from sb3_s2pg.common.policies import StatefulPolicy
 
 
 class StatefulOffPolicyPolicy(StatefulPolicy):
     """
     Actor, critic and target critic of S2PGSAC and its relatives.
 
-    Parameters that are not listed are those of SB3's ``SACPolicy``.
+    Parameters that are not listed are those of ``StatefulPolicy`` and of SB3's ``SACPolicy``.
 
     :param observation_space: Observation space
     :param action_space: Action space
     :param lr_schedule: Learning rate schedule (could be constant)
-    :param state_kernel_class: State kernel, by name or as a class
-    :param state_kernel_kwargs: Keyword arguments of the state kernel
-    :param state_noise_class: Noise of the state kernel
-    :param state_noise_kwargs: Keyword arguments of the noise
-    :param kernel_lr_ratio: What the kernel's learning rate is multiplied by
     :param critic_history: Number of previous observations and actions that the critic sees
         (set by the algorithm, which has an argument of that name)
+    :param actor_kwargs: Arguments of the policy that go on to the actor
+    :param kwargs: As for ``StatefulPolicy``
     :raises ValueError: if the memory is configured in a way that cannot work
     """
+
+    default_net_arch: ClassVar[list[int]] = [256, 256]
 
     actor: Any  # a BasePolicy with StatefulActorMixin
     critic: StatefulCritic
@@ -53,17 +50,9 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
         share_features_extractor: bool = False,
-        state_dim: int = DEFAULT_STATE_DIM,
-        state_kernel_class: str | type[StateKernel] = "gru",
-        state_kernel_kwargs: dict[str, Any] | None = None,
-        state_noise_class: type[GaussianStateNoise] = GaussianStateNoise,
-        state_noise_kwargs: dict[str, Any] | None = None,
-        kernel_lr_ratio: float = 1.0,
-        use_previous_action: bool = True,
-        actor_observation: ObservationSelection = None,
-        critic_observation: ObservationSelection = None,
         critic_history: int = 0,
         actor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(
             observation_space,
@@ -74,24 +63,14 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
             optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
             normalize_images=normalize_images,
-            state_dim=state_dim,
-            use_previous_action=use_previous_action,
-            actor_observation=actor_observation,
-            critic_observation=critic_observation,
+            **kwargs,
         )
-        if kernel_lr_ratio < 0:
-            raise ValueError(f"kernel_lr_ratio={kernel_lr_ratio} must not be negative (0 freezes the kernel)")
         if share_features_extractor and not self.actor_subset.is_same_as(self.critic_subset):
             raise ValueError("share_features_extractor=True needs an actor and a critic that see the same observation")
-        self.net_arch = [256, 256] if net_arch is None else net_arch
+        self.net_arch = self.default_net_arch if net_arch is None else net_arch
         self.activation_fn = activation_fn
         self.n_critics = n_critics
         self.share_features_extractor = share_features_extractor
-        self.state_kernel_class = get_kernel_class(state_kernel_class)
-        self.state_kernel_kwargs = state_kernel_kwargs or {}
-        self.state_noise_class = state_noise_class
-        self.state_noise_kwargs = state_noise_kwargs or {}
-        self.kernel_lr_ratio = kernel_lr_ratio
         self.critic_history = critic_history
         self.actor_kwargs = actor_kwargs or {}
         self._build(lr_schedule)
@@ -103,11 +82,6 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
             activation_fn=self.activation_fn,
             n_critics=self.n_critics,
             share_features_extractor=self.share_features_extractor,
-            state_kernel_class=self.state_kernel_class,
-            state_kernel_kwargs=self.state_kernel_kwargs,
-            state_noise_class=self.state_noise_class,
-            state_noise_kwargs=self.state_noise_kwargs,
-            kernel_lr_ratio=self.kernel_lr_ratio,
             critic_history=self.critic_history,
             lr_schedule=self._dummy_schedule,  # not needed for loading the policy alone
             optimizer_class=self.optimizer_class,
@@ -130,54 +104,14 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
         # Target networks should always be in eval mode
         self.critic_target.set_training_mode(False)
 
-        # The kernel has a parameter group of its own; the algorithm's learning rate update reads "lr_ratio"
-        kernel_parameters = [] if self.actor.kernel is None else list(self.actor.kernel.parameters())
-        in_kernel = {id(parameter) for parameter in kernel_parameters}
-        other_parameters = [parameter for parameter in self.actor.parameters() if id(parameter) not in in_kernel]
         learning_rate = lr_schedule(1)
-        groups: list[dict[str, Any]] = [{"params": other_parameters, "lr_ratio": 1.0}]
-        if kernel_parameters:
-            lr = learning_rate * self.kernel_lr_ratio
-            groups.append({"params": kernel_parameters, "lr_ratio": self.kernel_lr_ratio, "lr": lr})
-        self.actor.optimizer = self.make_optimizer(groups, learning_rate)
+        self.actor.optimizer = self.make_optimizer(self.actor.parameters(), learning_rate, self.actor.kernel)
         critic_parameters = [
             parameter
             for name, parameter in self.critic.named_parameters()
             if not (self.share_features_extractor and "features_extractor" in name)
         ]
         self.critic.optimizer = self.make_optimizer(critic_parameters, learning_rate)
-
-    def make_optimizer(self, parameters: list[Any], learning_rate: float) -> th.optim.Optimizer:
-        """
-        :param parameters: Parameters or parameter groups
-        :param learning_rate: Learning rate
-        :return: The optimizer
-        """
-        kwargs = dict(self.optimizer_kwargs)
-        if self.optimizer_class is th.optim.Adam and not {"foreach", "differentiable", "fused"} & kwargs.keys():
-            # Same arithmetic, one kernel instead of a dozen per step
-            kwargs["fused"] = True
-        return self.optimizer_class(parameters, lr=learning_rate, **kwargs)  # type: ignore[call-arg]
-
-    def make_memory(self, features_dim: int) -> dict[str, Any]:
-        """
-        :param features_dim: Size of the observation features
-        :return: What ``StatefulActorMixin._set_memory`` takes
-        """
-        input_dim = features_dim + self.previous_action_dim
-        kernel = state_noise = None
-        if self.state_dim > 0:
-            kernel = self.state_kernel_class(input_dim, self.state_dim, **self.state_kernel_kwargs)
-            check_kernel(kernel)
-            state_noise = self.state_noise_class(input_dim, self.state_dim, **self.state_noise_kwargs)
-        return {"kernel": kernel, "state_noise": state_noise, "use_previous_action": self.use_previous_action}
-
-    def make_features_extractor_for(self, space: spaces.Space) -> BaseFeaturesExtractor:
-        """
-        :param space: What the actor or the critic sees of the observation
-        :return: A new features extractor
-        """
-        return self.features_extractor_class(space, **self.features_extractor_kwargs)
 
     def make_actor(self) -> Any:
         """:return: A new actor"""

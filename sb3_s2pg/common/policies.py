@@ -1,15 +1,18 @@
 """What all stateful policies share: the state that travels through ``predict``, who sees what, and the actor's memory."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
 
-from sb3_s2pg.common.kernels import StateKernel
+from sb3_s2pg.common.actions import encode_actions
+from sb3_s2pg.common.kernels import StateKernel, check_kernel, get_kernel_class
 from sb3_s2pg.common.noise import GaussianStateNoise
 from sb3_s2pg.common.observations import ObservationSelection, actor_and_critic_observation, batch_size_of
 
@@ -61,45 +64,119 @@ class StatefulPolicy(BasePolicy):
     """
     Base class of policies with an internal state.
 
-    The state that ``predict`` takes and returns is a float32 array of shape
-    ``(n_envs, state_dim + action features)``: z first, then the executed action (a Box scaled to [-1, 1]).
+    The state that ``predict`` takes and returns is a float32 array of shape ``(n_envs, state_dim + action features)``:
+    z first, then the executed action (a Box scaled to [-1, 1], one-hot for discrete actions).
 
+    :param observation_space: Observation space
+    :param action_space: Action space
     :param args: As for ``BasePolicy``
     :param state_dim: Size of the internal state z; 0 for a memoryless policy
+    :param state_kernel_class: State kernel, by name or as a class
+    :param state_kernel_kwargs: Keyword arguments of the state kernel
+    :param state_noise_class: Noise of the state kernel
+    :param state_noise_kwargs: Keyword arguments of the noise
+    :param kernel_lr_ratio: What the kernel's learning rate is multiplied by
     :param use_previous_action: Whether kernel, action head, noise and critic read the previous action
     :param actor_observation: Keys (Dict) or indices (Box) that the actor sees; None for all keys but ``privileged``
     :param critic_observation: Keys (Dict) or indices (Box) that the critic sees; None for everything
     :param kwargs: As for ``BasePolicy``
-    :raises ValueError: if the state size is negative or the observation does not have those keys or indices
+    :raises ValueError: if the memory is configured in a way that cannot work, or the observation does not have those
+        keys or indices
     """
+
+    # What the noise is if ``state_noise_kwargs`` do not say otherwise
+    default_state_noise_kwargs: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
         *args: Any,
         state_dim: int = DEFAULT_STATE_DIM,
+        state_kernel_class: str | type[StateKernel] = "gru",
+        state_kernel_kwargs: dict[str, Any] | None = None,
+        state_noise_class: type[GaussianStateNoise] = GaussianStateNoise,
+        state_noise_kwargs: dict[str, Any] | None = None,
+        kernel_lr_ratio: float = 1.0,
         use_previous_action: bool = True,
         actor_observation: ObservationSelection = None,
         critic_observation: ObservationSelection = None,
         **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
+        # Before SB3's constructors: some of them build the networks
         self.state_dim = checked_state_dim(state_dim)
+        if kernel_lr_ratio < 0:
+            raise ValueError(f"kernel_lr_ratio={kernel_lr_ratio} must not be negative (0 freezes the kernel)")
+        self.kernel_lr_ratio = kernel_lr_ratio
+        self.state_kernel_class = get_kernel_class(state_kernel_class)
+        self.state_kernel_kwargs = state_kernel_kwargs or {}
+        self.state_noise_class = state_noise_class
+        self.state_noise_kwargs = {**self.default_state_noise_kwargs, **(state_noise_kwargs or {})}
         self.use_previous_action = use_previous_action
         self.actor_subset, self.critic_subset = actor_and_critic_observation(
-            self.observation_space, actor_observation, critic_observation
+            observation_space, actor_observation, critic_observation
         )
-        self.action_features_dim = get_action_dim(self.action_space)
+        self.action_features_dim = spaces.flatdim(action_space)
         # Size of the part of the state that is read beside z
         self.previous_action_dim = self.action_features_dim if use_previous_action else 0
         self._stateful_kwargs = {
             "state_dim": state_dim,
+            "state_kernel_class": self.state_kernel_class,
+            "state_kernel_kwargs": self.state_kernel_kwargs,
+            "state_noise_class": self.state_noise_class,
+            "state_noise_kwargs": self.state_noise_kwargs,
+            "kernel_lr_ratio": kernel_lr_ratio,
             "use_previous_action": use_previous_action,
             "actor_observation": actor_observation,
             "critic_observation": critic_observation,
         }
+        super().__init__(observation_space, action_space, *args, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **self._stateful_kwargs}
+
+    def make_memory(self, features_dim: int) -> dict[str, Any]:
+        """
+        :param features_dim: Size of the observation features
+        :return: What ``StatefulActorMixin._set_memory`` takes
+        """
+        input_dim = features_dim + self.previous_action_dim
+        kernel = state_noise = None
+        if self.state_dim > 0:
+            kernel = self.state_kernel_class(input_dim, self.state_dim, **self.state_kernel_kwargs)
+            check_kernel(kernel)
+            state_noise = self.state_noise_class(input_dim, self.state_dim, **self.state_noise_kwargs)
+        return {"kernel": kernel, "state_noise": state_noise, "use_previous_action": self.use_previous_action}
+
+    def make_features_extractor_for(self, space: spaces.Space) -> BaseFeaturesExtractor:
+        """
+        :param space: What the actor or the critic sees of the observation
+        :return: A new features extractor
+        """
+        return self.features_extractor_class(space, **self.features_extractor_kwargs)
+
+    def make_optimizer(
+        self, parameters: Iterable[nn.Parameter], learning_rate: float, kernel: StateKernel | None = None
+    ) -> th.optim.Optimizer:
+        """
+        :param parameters: What to train
+        :param learning_rate: Learning rate
+        :param kernel: A kernel among it; its parameters get a group of their own with the learning rate ratio
+        :return: The optimizer
+        """
+        in_kernel = set() if kernel is None else {id(parameter) for parameter in kernel.parameters()}
+        parameters = list(parameters)
+        groups: list[dict[str, Any]] = []
+        for ratio, of_kernel in ((1.0, False), (self.kernel_lr_ratio, True)):
+            group = [parameter for parameter in parameters if (id(parameter) in in_kernel) == of_kernel]
+            if group:
+                # The algorithm's update of learning rates reads "lr_ratio"
+                groups.append({"params": group, "lr_ratio": ratio, "lr": learning_rate * ratio})
+        kwargs = dict(self.optimizer_kwargs)
+        if self.optimizer_class is th.optim.Adam and not {"foreach", "differentiable", "fused"} & kwargs.keys():
+            # Same arithmetic, one kernel instead of a dozen per step
+            kwargs["fused"] = True
+        return self.optimizer_class(groups, lr=learning_rate, **kwargs)  # type: ignore[call-arg]
 
     def initial_state(self, n_envs: int = 1) -> np.ndarray:
         """
@@ -152,30 +229,36 @@ class StatefulPolicy(BasePolicy):
                 "and `obs = vec_env.reset()` (VecEnv) were probably mixed up"
             )
         obs, vectorized_env = self.obs_to_tensor(self.actor_subset.select_keys(observation))
-        state = self._state_at_episode_starts(state, episode_start, batch_size_of(obs))
+        state = self.state_at_episode_starts(state, episode_start, batch_size_of(obs))
 
         with th.no_grad():
             actions_th, internal_states = self._predict_stateful(obs, th.as_tensor(state, device=self.device), deterministic)
-        assert isinstance(self.action_space, spaces.Box)
-        actions = actions_th.cpu().numpy().reshape((-1, *self.action_space.shape))
-        if self.squash_output:
-            executed = actions
-            actions = self.unscale_action(actions)
-        else:
-            actions = np.clip(actions, self.action_space.low, self.action_space.high)
-            executed = self.scale_action(actions)
-        next_state = self.make_state(internal_states.cpu().numpy(), executed)
+        actions = actions_th.cpu().numpy().reshape((-1, *self.action_space.shape))  # type: ignore[misc]
+        actions = self.executable_actions(actions)
+        next_state = self.make_state(internal_states.cpu().numpy(), encode_actions(self.action_space, actions))
         return (actions if vectorized_env else actions.squeeze(axis=0)), next_state
+
+    def executable_actions(self, actions: np.ndarray) -> np.ndarray:
+        """
+        :param actions: Actions as the policy samples them, shape (n_envs, *action_shape)
+        :return: Actions as the environment takes them
+        """
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.squash_output:
+            return self.unscale_action(actions)
+        # The Gaussian is not bounded, see SB3
+        return np.clip(actions, self.action_space.low, self.action_space.high)
 
     def make_state(self, internal_states: np.ndarray, executed_actions: np.ndarray) -> np.ndarray:
         """
         :param internal_states: z', shape (n_envs, state_dim)
-        :param executed_actions: Executed actions, a Box scaled to [-1, 1], shape (n_envs, *action_shape)
+        :param executed_actions: Features of the executed actions (``encode_actions``), shape (n_envs, action features)
         :return: State as ``predict`` takes it, shape (n_envs, state_dim + action features)
         """
         return np.concatenate([internal_states, executed_actions.reshape(len(internal_states), -1)], axis=1, dtype=np.float32)
 
-    def _state_at_episode_starts(self, state: np.ndarray | None, episode_start: np.ndarray | None, n_envs: int) -> np.ndarray:
+    def state_at_episode_starts(self, state: np.ndarray | None, episode_start: np.ndarray | None, n_envs: int) -> np.ndarray:
         """
         :param state: State as ``predict`` takes it, or None
         :param episode_start: Which environments start an episode, or None

@@ -1,0 +1,99 @@
+"""
+S2PG-PPO beside RecurrentPPO and memoryless PPO on RL Zoo's hidden-velocity tasks.
+
+    python examples/velocity_tasks.py CartPoleNoVel-v1 [--seeds 5] [--jobs 2] [--out results/CartPoleNoVel-v1]
+    python examples/velocity_tasks.py PendulumNoVel-v1 --seeds 3
+    python examples/velocity_tasks.py MountainCarContinuousNoVel-v0 --seeds 3
+
+RecurrentPPO has RL Zoo's settings for the task (ppo_lstm.yml), PPO those for the task that shows the velocity (ppo.yml),
+S2PG-PPO those of zoo_configs/s2pg_ppo.yml. Seeds are 0, 1, 2, ...; the model is the final one; evaluation is
+deterministic, on the same episodes for all; times are those of training alone, one thread each.
+Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import plot_learning_curves, run_all, save_figure, save_json
+from zoo import ZooRun, train_zoo, zoo_settings
+
+# Task: the one that shows the velocity, steps, and the steps of S2PG-PPO that take as long as RecurrentPPO's (or fewer)
+TASKS: dict[str, tuple[str, int, int | None]] = {
+    "CartPoleNoVel-v1": ("CartPole-v1", 100_000, None),
+    "PendulumNoVel-v1": ("Pendulum-v1", 100_000, 400_000),
+    "MountainCarContinuousNoVel-v0": ("MountainCarContinuous-v0", 300_000, None),
+}
+
+
+def thousands(steps: int) -> str:
+    """
+    :param steps: Number of steps
+    :return: The same, short
+    """
+    return f"{steps / 1000:g}k"
+
+
+def make_runs(task: str, seed: int, steps: int | None = None) -> list[tuple[str, ZooRun]]:
+    """
+    :param task: Id of the task
+    :param seed: Seed
+    :param steps: Number of steps, None for RL Zoo's
+    :return: What to train, with a file name each
+    """
+    visible, zoo_steps, equal_time_steps = TASKS[task]
+    variants = [
+        ("S2PG-PPO", "s2pg_ppo", task, steps or zoo_steps),
+        ("RecurrentPPO", "ppo_lstm", task, steps or zoo_steps),
+        ("PPO, memoryless", "ppo", visible, steps or zoo_steps),
+    ]
+    if equal_time_steps is not None:
+        variants.insert(1, ("S2PG-PPO, equal time", "s2pg_ppo", task, 2 * steps if steps else equal_time_steps))
+    runs = []
+    for label, algorithm, entry, n_steps in variants:
+        label = f"{label} ({thousands(n_steps)})"
+        settings = zoo_settings(algorithm, entry)
+        runs.append((f"{algorithm}_steps{n_steps}_seed{seed}", ZooRun(label, algorithm, task, seed, settings, n_steps)))
+    return runs
+
+
+def main() -> None:
+    """Train what has not been trained yet, print a table, write JSON and a picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("--out", type=Path, help="where to write JSON and picture, default results/<task>")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="other than RL Zoo's")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
+    parser.add_argument("--fresh", action="store_true", help="forget finished runs")
+    parser.add_argument("--only", help="train only variants with this in their file name, write no results")
+    args = parser.parse_args()
+    out = args.out or Path("results") / args.task
+
+    runs = [run for seed in range(args.seeds) for run in make_runs(args.task, seed, args.steps)]
+    if args.only:
+        runs = [run for run in runs if args.only in run[0]]
+    results = run_all(train_zoo, runs, out.with_name(out.name + "_runs"), args.jobs, args.fresh)
+    if args.only:
+        return
+
+    labels = list(dict.fromkeys(run.label for _, run in make_runs(args.task, 0, args.steps)))
+    by_label = {label: [result for result in results if result["label"] == label] for label in labels}
+    recurrent = next(label for label in labels if label.startswith("RecurrentPPO"))
+    slowest = np.mean([result["training_seconds"] for result in by_label[recurrent]])
+    summary: dict[str, Any] = {}
+    print(f"\n{'':32s} {'mean':>8s} {'seconds':>8s} {'of RecurrentPPO':>16s}   every seed")
+    for label in labels:
+        returns = [result["mean_return"] for result in by_label[label]]
+        seconds = float(np.mean([result["training_seconds"] for result in by_label[label]]))
+        summary[label] = {"mean": float(np.mean(returns)), "seeds": returns, "seconds": seconds, "of_recurrent": seconds / slowest}
+        every = "  ".join(f"{value:.1f}" for value in returns)
+        print(f"{label:32s} {np.mean(returns):8.1f} {seconds:8.0f} {seconds / slowest:16.2f}   {every}")
+    print(f"{args.task}, {args.seeds} seeds, {results[0]['n_episodes']} deterministic episodes each, the same for all\n")
+    save_json(out, {"task": args.task, "summary": summary, "results": results})
+    save_figure(out, plot_learning_curves(results, f"{args.task}, {args.seeds} seeds"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Training runs with RL Zoo's settings, its own or those of ``zoo_configs/``."""
+
+import contextlib
+import copy
+import io
+import tempfile
+from argparse import Namespace
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import rl_zoo3
+import torch as th
+import yaml
+from common import LearningCurve, learn
+from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+ZOO_CONFIGS = {
+    "s2pg_ppo": Path(__file__).parent.parent / "zoo_configs" / "s2pg_ppo.yml",
+    "ppo": Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo.yml",
+    "ppo_lstm": Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo_lstm.yml",
+}
+
+
+@dataclass
+class ZooRun:
+    """One training run with settings as RL Zoo writes them."""
+
+    label: str
+    algorithm: str  # as RL Zoo calls it
+    env: str
+    seed: int
+    settings: dict[str, Any]
+    steps: int
+    curve_points: int = 10
+    curve_episodes: int = 5
+    n_episodes: int = 20
+
+
+def zoo_settings(algorithm: str, entry: str) -> dict[str, Any]:
+    """
+    :param algorithm: Algorithm, as RL Zoo calls it
+    :param entry: Entry of its hyperparameter file
+    :return: The settings
+    """
+    return yaml.safe_load(ZOO_CONFIGS[algorithm].read_text())[entry]
+
+
+def make_model(run: ZooRun) -> BaseAlgorithm:
+    """
+    :param run: What to train
+    :return: The model, with its environments, made by RL Zoo
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        config = Path(folder) / "config.yml"
+        config.write_text(yaml.safe_dump({run.env: copy.deepcopy(run.settings)}))
+        manager = ExperimentManager(
+            Namespace(), run.algorithm, run.env, folder, n_timesteps=run.steps, seed=run.seed, device="cpu", config=str(config)
+        )
+        manager.verbose = 0
+        experiment = manager.setup_experiment()
+    assert experiment is not None
+    return experiment[0]
+
+
+def train_zoo(run: ZooRun) -> dict[str, Any]:
+    """
+    :param run: What to train
+    :return: The run, its learning curve, and the returns of the final model
+    """
+    th.set_num_threads(1)
+    model = make_model(run)
+    curve = LearningCurve(run.env, run.steps // run.curve_points, run.curve_episodes)
+    return {**asdict(run), **learn(model, run.steps, curve, run.n_episodes)}

@@ -1,0 +1,371 @@
+from collections import defaultdict
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch.nn import functional as F
+
+from sb3_s2pg.common.actions import encode_actions
+from sb3_s2pg.common.algorithm import StatefulAlgorithm
+from sb3_s2pg.common.diagnostics import gradient_norm
+from sb3_s2pg.common.observations import map_observations
+from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, checked_state_dim
+from sb3_s2pg.common.rollout_buffers import StatefulDictRolloutBuffer, StatefulRolloutBuffer, StatefulRolloutBufferSamples
+from sb3_s2pg.ppo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, S2PGPPOPolicy
+
+SelfS2PGPPO = TypeVar("SelfS2PGPPO", bound="S2PGPPO")
+
+# After a rollout its values and log-probabilities are computed in batches of this size
+EVALUATION_BATCH_SIZE = 1024
+
+
+class S2PGPPO(StatefulAlgorithm, PPO):
+    """
+    Proximal Policy Optimization with memory, trained without backpropagation through time:
+    PPO on the augmented MDP with state (s, z) and action (a, z'). Minibatches are plain transitions.
+
+    Paper: Time-Efficient Reinforcement Learning with Stochastic Stateful Policies, https://arxiv.org/abs/2311.04082
+
+    Parameters that are not listed are those of SB3's ``PPO``, with the same defaults.
+
+    :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy). Of its ``policy_kwargs``,
+        ``state_dim``, ``state_kernel_class``, ``state_kernel_kwargs``, ``state_noise_kwargs``, ``kernel_lr_ratio``,
+        ``use_previous_action``, ``actor_observation`` and ``critic_observation`` are described at ``StatefulPolicy``
+    :param env: The environment to learn from (if registered in Gym, can be str)
+    :param rollout_buffer_class: ``StatefulRolloutBuffer``, ``StatefulDictRolloutBuffer`` or a subclass;
+        None for the one that fits the observation
+    :param state_ent_coef: Entropy coefficient of z', apart from that of the action (``ent_coef``)
+    :raises ValueError: if an argument cannot work; nothing has been trained or overwritten then
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    supported_policy_class = S2PGPPOPolicy
+    policy: S2PGPPOPolicy  # type: ignore[assignment]
+    rollout_buffer: StatefulRolloutBuffer
+
+    def __init__(
+        self,
+        policy: str | type[S2PGPPOPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        state_ent_coef: float = 0.0,
+    ):
+        super().__init__(
+            policy,  # type: ignore[arg-type]
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            normalize_advantage=normalize_advantage,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            target_kl=target_kl,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.state_ent_coef = state_ent_coef
+
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._check_policy_class()
+        is_dict = isinstance(self.observation_space, spaces.Dict)
+        if self.rollout_buffer_class is None:
+            self.rollout_buffer_class = StatefulDictRolloutBuffer if is_dict else StatefulRolloutBuffer
+        elif not issubclass(self.rollout_buffer_class, StatefulRolloutBuffer):
+            raise ValueError(
+                f"rollout_buffer_class={self.rollout_buffer_class.__name__} cannot store internal states, "
+                "use a subclass of StatefulRolloutBuffer"
+            )
+        if is_dict != issubclass(self.rollout_buffer_class, StatefulDictRolloutBuffer):
+            raise ValueError(
+                f"rollout_buffer_class={self.rollout_buffer_class.__name__} does not fit {self.observation_space}: "
+                "StatefulDictRolloutBuffer is for Dict observations, StatefulRolloutBuffer for all others"
+            )
+        state_dim = checked_state_dim(self.policy_kwargs.get("state_dim", DEFAULT_STATE_DIM))
+        self.rollout_buffer_kwargs = {
+            **self.rollout_buffer_kwargs,
+            "states_dim": state_dim + spaces.flatdim(self.action_space),
+            "state_dim": state_dim,
+        }
+        super()._setup_model()
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """
+        Collect transitions of the augmented MDP, as SB3 does for plain ones: only a reaches the environment.
+
+        :param env: The training environment
+        :param callback: Callback that will be called at each step (and at the beginning and end of the rollout)
+        :param rollout_buffer: Buffer to fill
+        :param n_rollout_steps: Number of steps to collect per environment
+        :return: Whether training goes on: False if the callback stopped it
+        :raises ValueError: if something is not finite
+        """
+        assert self._last_obs is not None and self._last_state is not None and self._last_episode_starts is not None
+        assert isinstance(rollout_buffer, StatefulRolloutBuffer)
+        # Switch to eval mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        # Values and log-probabilities are computed afterwards, in a few large batches
+        later = th.zeros(env.num_envs)
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+
+        for n_steps in range(n_rollout_steps):
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
+
+            state = self.policy.state_at_episode_starts(self._last_state, self._last_episode_starts, env.num_envs)
+            with th.no_grad():
+                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+                sampled = self.policy.sample(obs_tensor, th.as_tensor(state, device=self.device))
+            actions, internal_states = (tensor.cpu().numpy() for tensor in sampled)
+            self._check_finite("internal state", internal_states)
+            self._check_finite("action", actions)
+            executed = self.policy.executable_actions(actions)
+            next_state = self.policy.make_state(internal_states, encode_actions(self.action_space, executed))
+
+            new_obs, rewards, dones, infos = env.step(executed)
+            self.num_timesteps += env.num_envs
+
+            # Give access to local variables
+            callback.update_locals(locals())
+            if not callback.on_step():
+                # The environment has been stepped, but nothing is stored: start new episodes if learn() is called again
+                self._last_obs = None
+                return False
+
+            self._update_info_buffer(infos, dones)
+            self._check_transition(new_obs, rewards, dones, infos)
+            # A time-limit is not the end of the task: bootstrap from V(terminal observation, z')
+            for idx in np.flatnonzero(dones):
+                if infos[idx].get("TimeLimit.truncated", False) and infos[idx].get("terminal_observation") is not None:
+                    terminal_obs, _ = self.policy.obs_to_tensor(infos[idx]["terminal_observation"])
+                    with th.no_grad():
+                        terminal_state = th.as_tensor(next_state[idx : idx + 1], device=self.device)
+                        rewards[idx] += self.gamma * self.policy.predict_values(terminal_obs, terminal_state).item()
+
+            rollout_buffer.add(
+                self._last_obs, actions, rewards, self._last_episode_starts, later, later, state, internal_states  # type: ignore[arg-type]
+            )
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_state = next_state
+            # The state of these environments is reset when it is used next
+            self._last_episode_starts = dones
+
+        self._evaluate_rollout(rollout_buffer)
+        with th.no_grad():
+            # Where an episode has ended, the value is multiplied by zero
+            last_values = self.policy.predict_values(
+                obs_as_tensor(new_obs, self.device), th.as_tensor(next_state, device=self.device)  # type: ignore[arg-type]
+            )
+        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _evaluate_rollout(self, rollout_buffer: StatefulRolloutBuffer) -> None:
+        """
+        Fill in V(s, z) and the log-probabilities of a and z'.
+
+        :param rollout_buffer: The rollout, collected with the present policy
+        """
+        steps_per_batch = max(1, EVALUATION_BATCH_SIZE // self.n_envs)
+        for start in range(0, rollout_buffer.buffer_size, steps_per_batch):
+            rows = slice(start, start + steps_per_batch)
+
+            def flat(array: np.ndarray, rows: slice = rows) -> th.Tensor:
+                return th.as_tensor(array[rows].reshape(-1, *array.shape[2:]), device=self.device)
+
+            shape = rollout_buffer.values[rows].shape
+            with th.no_grad():
+                evaluation = self.policy.evaluate_actions(
+                    map_observations(flat, rollout_buffer.observations),
+                    flat(rollout_buffer.actions),
+                    flat(rollout_buffer.states),
+                    flat(rollout_buffer.next_internal_states),
+                )
+            rollout_buffer.values[rows] = evaluation.values.cpu().numpy().reshape(shape)
+            rollout_buffer.log_probs[rows] = evaluation.log_prob.cpu().numpy().reshape(shape)
+            rollout_buffer.state_log_probs[rows] = evaluation.state_log_prob.cpu().numpy().reshape(shape)
+
+    def train(self) -> None:
+        """Update policy and value function with the current rollout."""
+        # Switch to train mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        clip_range_vf = None
+        if self.clip_range_vf is not None:
+            clip_range_vf = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
+            self.logger.record("train/clip_range_vf", clip_range_vf)
+        logs: dict[str, list[float]] = defaultdict(list)
+
+        for epoch in range(self.n_epochs):
+            logs["approx_kl"] = []  # of the last epoch, as in SB3
+            stopped = False
+            for batch in self.rollout_buffer.get(self.batch_size):
+                loss = self._loss(batch, clip_range, clip_range_vf, logs)
+                stopped = self.target_kl is not None and logs["approx_kl"][-1] > 1.5 * self.target_kl
+                if stopped:
+                    if self.verbose >= 1:
+                        print(f"Early stopping at step {epoch} due to reaching max kl: {logs['approx_kl'][-1]:.2f}")
+                    break
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                gradient = th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                logs["grad_norm"].append(self._check_update("gradient", gradient))
+                self.policy.optimizer.step()
+            self._n_updates += 1
+            if stopped:
+                break
+
+        for name, values in logs.items():
+            self.logger.record(f"train/{name}", np.mean(values))
+        self.logger.record("train/loss", loss.item())
+        buffer = self.rollout_buffer
+        self.logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        if self.policy.kernel is not None:
+            states = buffer.states[..., : self.policy.state_dim]
+            self.logger.record("train/kernel_grad_norm", gradient_norm(self.policy.kernel))
+            self.logger.record("train/state_abs", np.abs(buffer.next_internal_states).mean())
+            self.logger.record("train/state_change", np.abs(buffer.next_internal_states - states).mean())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+
+    def _loss(
+        self,
+        batch: StatefulRolloutBufferSamples,
+        clip_range: float,
+        clip_range_vf: float | None,
+        logs: dict[str, list[float]],
+    ) -> th.Tensor:
+        """
+        The clipped surrogate of the joint policy pi(a, z' | o, z), the value loss of V(s, z) and two entropy bonuses.
+
+        :param batch: Batch of the augmented MDP
+        :param clip_range: Clipping of the ratio
+        :param clip_range_vf: Clipping of the value function, or None
+        :param logs: Where to append what is to be logged
+        :return: The loss, a scalar
+        """
+        now = self.policy.evaluate_actions(batch.observations, batch.actions, batch.states, batch.next_internal_states)
+        advantages = batch.advantages
+        # Normalization does not make sense if mini batchsize == 1, see SB3's GH issue #325
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+        # Both should be zero at the first minibatch of the first epoch
+        log_ratio = now.log_prob - batch.old_log_prob
+        state_log_ratio = now.state_log_prob - batch.old_state_log_prob
+        ratio = th.exp(log_ratio + state_log_ratio)
+        policy_loss = -th.min(advantages * ratio, advantages * th.clamp(ratio, 1 - clip_range, 1 + clip_range)).mean()
+
+        values = now.values
+        if clip_range_vf is not None:
+            # NOTE: this depends on the reward scaling
+            values = batch.old_values + th.clamp(values - batch.old_values, -clip_range_vf, clip_range_vf)
+        value_loss = F.mse_loss(batch.returns, values)
+
+        # Approximate entropy when there is no analytical form
+        entropy_loss = now.log_prob.mean() if now.entropy is None else -now.entropy.mean()
+        state_entropy_loss = -now.state_entropy.mean()
+        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        loss = loss + self.state_ent_coef * state_entropy_loss
+
+        self._check_update("loss", loss)
+        with th.no_grad():
+            logs["policy_gradient_loss"].append(policy_loss.item())
+            logs["value_loss"].append(value_loss.item())
+            logs["entropy_loss"].append(entropy_loss.item())
+            parts = {"": log_ratio + state_log_ratio}
+            if self.policy.state_dim > 0:
+                logs["state_entropy_loss"].append(state_entropy_loss.item())
+                logs["state_std"].append(now.state_std.mean().item())
+                parts |= {"action_": log_ratio, "state_": state_log_ratio}
+            for name, part in parts.items():
+                # Approximate form of reverse KL Divergence, see http://joschu.net/blog/kl-approx.html
+                part_ratio = part.exp()
+                logs[f"{name}approx_kl"].append((part_ratio - 1 - part).mean().item())
+                logs[f"{name}clip_fraction"].append(((part_ratio - 1).abs() > clip_range).float().mean().item())
+        return loss
+
+    def learn(
+        self: SelfS2PGPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "S2PGPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfS2PGPPO:
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
