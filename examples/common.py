@@ -9,9 +9,10 @@ from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from matplotlib.figure import Figure
@@ -57,14 +58,19 @@ class LearningCurve(BaseCallback):
         self.env_id, self.every, self.n_episodes = env, every, n_episodes
         self.steps: list[int] = []
         self.returns: list[float] = []
-        self.seconds = 0.0
+        self.cpu_seconds: list[float] = []  # of training alone
+        self.seconds = np.zeros(2)
+
+    def _on_training_start(self) -> None:
+        self.start = clocks()
 
     def _on_step(self) -> bool:
         if self.num_timesteps // self.every > len(self.steps):
-            start = perf_counter()
+            start = clocks()
             self.steps.append(self.num_timesteps)
+            self.cpu_seconds.append(float((start - self.start - self.seconds)[1]))
             self.returns.append(float(np.mean(evaluation_returns(self.model, self.env_id, self.n_episodes))))
-            self.seconds += perf_counter() - start
+            self.seconds += clocks() - start
         return True
 
 
@@ -105,7 +111,12 @@ def train(run: Run, curve_every: int = 1000, curve_episodes: int = 5, n_episodes
 
 
 def learn(
-    model: BaseAlgorithm, steps: int, curve: LearningCurve, n_episodes: int, progress_bar: bool = False
+    model: BaseAlgorithm,
+    steps: int,
+    curve: LearningCurve,
+    n_episodes: int,
+    progress_bar: bool = False,
+    callback: BaseCallback | None = None,
 ) -> dict[str, Any]:
     """
     :param model: Model to train
@@ -113,18 +124,34 @@ def learn(
     :param curve: Evaluates meanwhile
     :param n_episodes: Number of episodes that evaluate the final model
     :param progress_bar: Whether to show one
-    :return: Learning curve, returns of the final model, seconds of training without evaluation
+    :param callback: Another callback
+    :return: Learning curve, returns of the final model, seconds of training without evaluation: on the clock on the wall,
+        and of the processor, which do not depend on what else the machine does
     """
-    start = perf_counter()
-    model.learn(steps, callback=curve, progress_bar=progress_bar)
-    seconds = perf_counter() - start - curve.seconds
+    start = clocks()
+    model.learn(steps, callback=[curve] if callback is None else [curve, callback], progress_bar=progress_bar)
+    seconds, cpu_seconds = clocks() - start - curve.seconds
     returns = evaluation_returns(model, curve.env_id, n_episodes)
     return {
-        "curve": {"steps": curve.steps, "returns": curve.returns},
+        "curve": {"steps": curve.steps, "returns": curve.returns, "cpu_seconds": curve.cpu_seconds},
         "returns": returns,
         "mean_return": float(np.mean(returns)),
-        "training_seconds": seconds,
+        "training_seconds": float(seconds),
+        "training_cpu_seconds": float(cpu_seconds),
     }
+
+
+def clocks() -> np.ndarray:
+    """:return: Seconds of the clock on the wall and of this process, whose zeros mean nothing"""
+    return np.array([perf_counter(), process_time()])
+
+
+def newest(name: str) -> str:
+    """
+    :param name: Name of a task without version
+    :return: Its id, in the newest version that the installed gymnasium has
+    """
+    return f"{name}-v{max(spec.version or 0 for spec in gym.registry.values() if spec.name == name)}"
 
 
 def worker_pool(n_workers: int) -> Executor:
@@ -193,10 +220,11 @@ def save_figure(path: Path, figure: Figure) -> None:
     print(f"wrote {path.with_suffix('.png')}")
 
 
-def plot_learning_curves(results: list[dict[str, Any]], title: str) -> Figure:
+def plot_learning_curves(results: list[dict[str, Any]], title: str, x: str = "steps") -> Figure:
     """
     :param results: Results of ``train``
     :param title: Title of the picture
+    :param x: "steps" or "cpu_seconds"
     :return: A thin line per seed and a thick one for their mean, a colour per label
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -204,10 +232,12 @@ def plot_learning_curves(results: list[dict[str, Any]], title: str) -> Figure:
     for number, label in enumerate(dict.fromkeys(result["label"] for result in results)):
         curves = [result["curve"] for result in results if result["label"] == label]
         for curve in curves:
-            axes.plot(curve["steps"], curve["returns"], color=f"C{number}", alpha=0.35, linewidth=1)
-        mean = np.mean([curve["returns"] for curve in curves], axis=0)
-        axes.plot(curves[0]["steps"], mean, color=f"C{number}", linewidth=2.5, label=label)
-    axes.set(xlabel="environment steps", ylabel="return (deterministic)", title=title)
+            axes.plot(curve[x], curve["returns"], color=f"C{number}", alpha=0.35, linewidth=1)
+        n_points = min(len(curve[x]) for curve in curves)
+        mean_x, mean_y = (np.mean([curve[key][:n_points] for curve in curves], axis=0) for key in (x, "returns"))
+        axes.plot(mean_x, mean_y, color=f"C{number}", linewidth=2.5, label=label)
+    xlabel = {"steps": "environment steps", "cpu_seconds": "processor seconds of training, one thread"}[x]
+    axes.set(xlabel=xlabel, ylabel="return (deterministic)", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

@@ -142,7 +142,7 @@ def parameters(model: S2PGSAC) -> dict[str, th.Tensor]:
         "kernel, from z": actor.kernel.from_state,
         "head": mean.weight,
         "log std of a": log_std.bias,
-        "log std of z'": actor.state_noise.log_std.bias,
+        "log std of z'": actor.state_noise.log_std.bias,  # type: ignore[union-attr]
     }
 
 
@@ -213,7 +213,7 @@ def sampled_gradients(
         sample = model.actor.action_log_prob(model.policy.actor_subset(obs), states)
         if detach_state:
             sample = sample._replace(internal_states=sample.internal_states.detach())
-        loss = model._actor_loss(batch, sample, None, zero, zero)
+        loss = model._actor_loss(batch, sample, zero, zero)
         gradient = th.autograd.grad(-loss / (1 - GAMMA), list(parameters(model).values()), allow_unused=True)
         # Where nothing is left of the graph the gradient is zero
         pairs = zip(gradient, parameters(model).values(), strict=True)

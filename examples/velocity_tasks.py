@@ -87,7 +87,12 @@ def main() -> None:
     for label in labels:
         returns = [result["mean_return"] for result in by_label[label]]
         seconds = float(np.mean([result["training_seconds"] for result in by_label[label]]))
-        summary[label] = {"mean": float(np.mean(returns)), "seeds": returns, "seconds": seconds, "of_recurrent": seconds / slowest}
+        summary[label] = {
+            "mean": float(np.mean(returns)),
+            "seeds": returns,
+            "seconds": seconds,
+            "of_recurrent": seconds / slowest,
+        }
         every = "  ".join(f"{value:.1f}" for value in returns)
         print(f"{label:32s} {np.mean(returns):8.1f} {seconds:8.0f} {seconds / slowest:16.2f}   {every}")
     print(f"{args.task}, {args.seeds} seeds, {results[0]['n_episodes']} deterministic episodes each, the same for all\n")

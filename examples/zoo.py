@@ -9,12 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import rl_zoo3
+import rl_zoo3  # isort: skip  (it registers the hidden-velocity tasks, too, and warns if they exist)
 import torch as th
 import yaml
 from common import LearningCurve, learn
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_s2pg import S2PGPPO
+
+rl_zoo3.ALGOS["s2pg_ppo"] = S2PGPPO
 
 ZOO_CONFIGS = {
     "s2pg_ppo": Path(__file__).parent.parent / "zoo_configs" / "s2pg_ppo.yml",

@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 
 class Counter(gym.Env):
@@ -109,3 +110,54 @@ class MixedDict(gym.Env):
     def step(self, action):
         self.steps += 1
         return self.observation_space.sample(), float(action[0]), False, self.steps >= 15, {}
+
+
+class AnyAction(gym.Env):
+    """Random observations in [-1, 1], any action space; episodes of ``length`` steps, terminated or truncated."""
+
+    observation_space = spaces.Box(-1, 1, (3,), dtype=np.float32)
+
+    def __init__(self, action_space: spaces.Space, length: int = 6, truncate: bool = False):
+        self.action_space, self.length, self.truncate = action_space, length, truncate
+
+    def _observation(self) -> np.ndarray:
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._observation(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.steps += 1
+        end = self.steps >= self.length
+        reward = float(np.mean(action)) + float(self.np_random.uniform(-1, 1))
+        return self._observation(), reward, end and not self.truncate, end and self.truncate, {}
+
+
+class Recorder(VecEnvWrapper):
+    """Writes down, outside of the algorithm, what goes in and out: one dictionary per step in ``transitions``."""
+
+    def __init__(self, venv: VecEnv):
+        super().__init__(venv)
+        self.transitions: list[dict[str, Any]] = []
+
+    def reset(self):
+        self.obs, self.starts = self.venv.reset(), np.ones(self.num_envs, dtype=bool)
+        return self.obs
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.actions = actions.copy()
+        self.venv.step_async(actions)
+
+    def step_wait(self):
+        obs, rewards, dones, infos = self.venv.step_wait()
+        terminal = {
+            i: (infos[i]["terminal_observation"].copy(), infos[i]["TimeLimit.truncated"]) for i in np.flatnonzero(dones)
+        }
+        self.transitions.append(
+            {"obs": self.obs, "actions": self.actions, "rewards": rewards.copy(), "starts": self.starts, "terminal": terminal}
+        )
+        self.obs, self.starts = obs.copy(), dones.copy()
+        return obs, rewards, dones, infos

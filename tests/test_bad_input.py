@@ -10,15 +10,16 @@ from stable_baselines3 import SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.save_util import save_to_pkl
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_s2pg import S2PGSAC, InternalStateCallback, StateKernel
+from sb3_s2pg import S2PGSAC, S2PGTD3, InternalStateCallback, StateKernel
 from sb3_s2pg.common.buffers import StatefulDictReplayBuffer
 from sb3_s2pg.envs import PartialObservation
 
 SMALL = {"net_arch": [8], "state_dim": 4}
+both = pytest.mark.parametrize("algorithm", [S2PGSAC, S2PGTD3])
 
 
-def make(env="PendulumNoVel-v1", policy="MlpPolicy", policy_kwargs=None, **kwargs):
-    return S2PGSAC(policy, env, buffer_size=300, policy_kwargs={**SMALL, **(policy_kwargs or {})}, device="cpu", **kwargs)
+def make(env="PendulumNoVel-v1", policy="MlpPolicy", policy_kwargs=None, algorithm=S2PGSAC, **kwargs):
+    return algorithm(policy, env, buffer_size=300, policy_kwargs={**SMALL, **(policy_kwargs or {})}, device="cpu", **kwargs)
 
 
 class Unbounded(Counter):
@@ -72,16 +73,28 @@ class Broken(Counter):
         ({"policy_kwargs": {"actor_observation": "observation"}}, "must be a list"),
         ({"n_steps": 3}, "n_steps=3"),
         ({"state_refresh_rate": 1.5}, "state_refresh_rate=1.5"),
-        ({"state_ent_coef": "auto_0"}, "state_ent_coef='auto_0'"),
-        ({"state_ent_coef": "auto_x"}, "state_ent_coef='auto_x'"),
-        ({"state_ent_coef": -0.1}, "state_ent_coef=-0.1"),
-        ({"target_state_entropy": "none"}, "target_state_entropy='none'"),
         ({"replay_buffer_class": StatefulDictReplayBuffer}, "does not fit"),
         ({"replay_buffer_class": HerReplayBuffer}, "Hindsight replay"),
         ({"policy": SAC.policy_aliases["MlpPolicy"]}, "SACPolicy"),
     ],
 )
-def test_constructor(kwargs, match):
+@both
+def test_constructor(algorithm, kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        make(algorithm=algorithm, **kwargs)
+
+
+# Of S2PGTD3 alone: test_td3.py
+@pytest.mark.parametrize(
+    "kwargs, match",
+    [
+        ({"state_ent_coef": "auto_0"}, "state_ent_coef='auto_0'"),
+        ({"state_ent_coef": "auto_x"}, "state_ent_coef='auto_x'"),
+        ({"state_ent_coef": -0.1}, "state_ent_coef=-0.1"),
+        ({"target_state_entropy": "none"}, "target_state_entropy='none'"),
+    ],
+)
+def test_temperatures(kwargs, match):
     with pytest.raises(ValueError, match=match):
         make(**kwargs)
 
@@ -120,7 +133,7 @@ def test_partial_observation_of_something_else():
 
 
 def test_files_of_another_kind(tmp_path):
-    for algorithm in (SAC, TD3):
+    for algorithm in (SAC, TD3, S2PGTD3):
         path = tmp_path / algorithm.__name__
         algorithm("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs={"net_arch": [8]}).save(path)
         with pytest.raises(ValueError, match="loaded with the class that saved it"):
@@ -134,8 +147,9 @@ def test_files_of_another_kind(tmp_path):
         S2PGSAC.load(text)
 
 
-def test_replay_buffers_of_another_kind(tmp_path):
-    model = make()
+@both
+def test_replay_buffers_of_another_kind(algorithm, tmp_path):
+    model = make(algorithm=algorithm)
     model.learn(120)
     present = model.replay_buffer
     other = make(policy_kwargs={"state_dim": 5})
@@ -157,11 +171,12 @@ def test_replay_buffers_of_another_kind(tmp_path):
     [("observation", 16, 32), ("terminal observation", 18, 36), ("reward", 20, 40), ("first observation", 0, 0)],
 )
 @pytest.mark.parametrize("normalize", [False, True])
-def test_what_is_not_finite_is_not_stored(what, at, step, normalize, tmp_path):
+@both
+def test_what_is_not_finite_is_not_stored(algorithm, what, at, step, normalize, tmp_path):
     env = DummyVecEnv([lambda: Counter(), lambda: Broken(what, at)])
     if normalize:
         env = VecNormalize(env)
-    model = make(env, learning_starts=10)
+    model = make(env, learning_starts=10, algorithm=algorithm)
     with pytest.raises(ValueError, match=f"Non-finite .*{what.split()[-1]} in environment 1 at step {step}:"):
         model.learn(200)
     assert_finite(model, tmp_path)
@@ -180,8 +195,9 @@ def test_what_overflows_in_single_precision_is_not_stored(tmp_path):
     assert_finite(model, tmp_path)
 
 
-def test_a_policy_that_has_diverged():
-    model = make(learning_starts=10)
+@both
+def test_a_policy_that_has_diverged(algorithm):
+    model = make(learning_starts=10, algorithm=algorithm)
     model.learn(5)
     with th.no_grad():
         model.actor.kernel.cell.bias_ih.fill_(np.nan)
@@ -190,8 +206,9 @@ def test_a_policy_that_has_diverged():
 
 
 @pytest.mark.parametrize("gradient_steps", [1, 10])
-def test_training_that_diverges_leaves_everything_finite(gradient_steps, tmp_path):
-    model = make(learning_starts=20, train_freq=10, gradient_steps=gradient_steps, learning_rate=1e20)
+@both
+def test_training_that_diverges_leaves_everything_finite(algorithm, gradient_steps, tmp_path):
+    model = make(algorithm=algorithm, learning_starts=20, train_freq=10, gradient_steps=gradient_steps, learning_rate=1e20)
     with pytest.raises(ValueError, match="Training has diverged"):
         model.learn(200)
     assert_finite(model, tmp_path)

@@ -9,10 +9,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_s2pg import S2PGSAC
+from sb3_s2pg import S2PGSAC, S2PGTD3
 from sb3_s2pg.common.buffers import StatefulDictReplayBuffer, StatefulReplayBuffer
 
 STATE_DIM = 4
+both = pytest.mark.parametrize("algorithm", [S2PGSAC, S2PGTD3])
 
 
 class Recorder(BaseCallback):
@@ -55,8 +56,8 @@ def make_counters():
     )
 
 
-def make_model(env, n_positions: int, critic_history: int = 3, **kwargs):
-    return S2PGSAC(
+def make_model(env, n_positions: int, critic_history: int = 3, algorithm=S2PGSAC, **kwargs):
+    return algorithm(
         "MlpPolicy",
         env,
         buffer_size=n_positions * env.num_envs,
@@ -101,10 +102,11 @@ def assert_batch_is_what_happened(batch, recorder, n_positions, critic_history, 
 
 
 @pytest.mark.parametrize("n_steps", [15, 40, 53, 60, 61, 65])
-def test_what_happened_comes_back(n_steps):
+@both
+def test_what_happened_comes_back(algorithm, n_steps):
     # 20 positions: not full, wrapped around once, twice, and with the write head at different steps of the episodes
     env, n_positions = make_counters(), 20
-    model, recorder = make_model(env, n_positions), Recorder()
+    model, recorder = make_model(env, n_positions, algorithm=algorithm), Recorder()
     model.learn(n_steps * env.num_envs, callback=recorder)
     seen = assert_batch_is_what_happened(model.replay_buffer.sample(3000), recorder, n_positions, 3)
 
@@ -117,10 +119,11 @@ def test_what_happened_comes_back(n_steps):
     assert seen == expected
 
 
-def test_previous_action_is_the_one_that_was_executed():
+@both
+def test_previous_action_is_the_one_that_was_executed(algorithm):
     env = make_counters()
     noise = NormalActionNoise(np.zeros(2), 0.7 * np.ones(2))
-    model, recorder = make_model(env, 50, action_noise=noise, learning_starts=30), Recorder()
+    model, recorder = make_model(env, 50, algorithm=algorithm, action_noise=noise, learning_starts=30), Recorder()
     model.learn(90, callback=recorder)
     low, high = env.action_space.low, env.action_space.high
     clipped = 0
@@ -159,10 +162,11 @@ def test_learn_goes_on_in_the_same_episode():
     assert_batch_is_what_happened(model.replay_buffer.sample(2000), recorder, 40, 3)
 
 
-def test_memory_efficient_variant():
+@both
+def test_memory_efficient_variant(algorithm):
     env, n_positions = make_counters(), 20
     kwargs = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
-    model, recorder = make_model(env, n_positions, **kwargs), Recorder()
+    model, recorder = make_model(env, n_positions, algorithm=algorithm, **kwargs), Recorder()
     model.learn(47 * 3, callback=recorder)
     for row in recorder.steps:
         for i, truth in enumerate(row):
@@ -235,10 +239,11 @@ def test_refresh_reaches_the_next_step_and_no_other():
             assert th.equal(after.states[row], before.states[row])
 
 
+@pytest.mark.parametrize("algorithm, kwargs", [(S2PGSAC, {}), (S2PGTD3, {"policy_delay": 1})])
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
-def test_training_refreshes_what_it_sampled(rate):
+def test_training_refreshes_what_it_sampled(algorithm, kwargs, rate):
     env = make_counters()
-    model = make_model(env, 40, state_refresh_rate=rate)
+    model = make_model(env, 40, algorithm=algorithm, state_refresh_rate=rate, **kwargs)
     model.learn(60)
     buffer, before = model.replay_buffer, model.replay_buffer.next_internal_states.copy()
     sampled = []

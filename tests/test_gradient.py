@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch as th
+from memoryless import copy_transitions, copy_weights
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import configure
 
@@ -27,22 +28,6 @@ def test_gradient_matches_the_exact_one_and_detaching_z_breaks_it(tmp_path):
     assert (tmp_path / "check.png").stat().st_size > 0
 
 
-def copy_weights(sac, ours):
-    """Give the memoryless S2PGSAC the weights of SB3's SAC."""
-    ours.actor.load_state_dict(sac.actor.state_dict())
-    for theirs, mine in ((sac.critic, ours.critic), (sac.critic_target, ours.critic_target)):
-        n_features = mine.context_layer.weight.shape[1]
-        with th.no_grad():
-            for i, network in enumerate((theirs.qf0, theirs.qf1)):
-                linears = [layer for layer in network if isinstance(layer, th.nn.Linear)]
-                mine.context_layer.weight[i] = linears[0].weight.T[:n_features]
-                mine.action_weight[i] = linears[0].weight.T[n_features:]
-                mine.context_layer.bias[i] = linears[0].bias
-                layers = [layer for layer in mine.q_networks if hasattr(layer, "weight")]
-                for layer, linear in zip(layers, linears[1:], strict=True):
-                    layer.weight[i], layer.bias[i] = linear.weight.T, linear.bias
-
-
 def test_without_memory_an_update_is_that_of_sac():
     kwargs = {"buffer_size": 500, "seed": 0, "device": "cpu", "gradient_steps": 0}
     sac = SAC("MlpPolicy", "PendulumNoVel-v1", policy_kwargs={"net_arch": [32, 32]}, **kwargs)
@@ -55,13 +40,7 @@ def test_without_memory_an_update_is_that_of_sac():
         **kwargs,
     )
     sac.learn(300)
-    for obs, next_obs, action, reward, done, timeout in zip(
-        *(getattr(sac.replay_buffer, name)[:300] for name in ("observations", "next_observations", "actions")),
-        *(getattr(sac.replay_buffer, name)[:300] for name in ("rewards", "dones", "timeouts")),
-        strict=True,
-    ):
-        info = {"next_internal_state": np.zeros(0), "episode_start": True, "TimeLimit.truncated": bool(timeout[0])}
-        ours.replay_buffer.add(obs, next_obs, action, reward, done, [info])
+    copy_transitions(sac.replay_buffer, ours.replay_buffer, 300)
     copy_weights(sac, ours)
     for model in (sac, ours):
         model.set_logger(configure(None, []))
@@ -94,11 +73,10 @@ def test_critic_loss_by_hand():
             policy_kwargs={"state_dim": 2, "net_arch": [8]},
         )
         model.learn(250)
-        batch = model.replay_buffer.sample(16)
-        history, next_history = model._critic_histories(batch)
+        batch = model._sample_batch(16)
         alpha, alpha_z = th.tensor(0.2), th.tensor(0.05)
         th.manual_seed(3)
-        loss = model._critic_loss(batch, history, next_history, alpha, alpha_z)
+        loss = model._critic_loss(batch, alpha, alpha_z)
 
         def q_by_hand(critic, obs, state, action, z_next, past):
             values = []

@@ -10,14 +10,16 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_s2pg import S2PGSAC
+from sb3_s2pg import S2PGSAC, S2PGTD3
 
 SMALL = {"net_arch": [16], "state_dim": 6}
+ALGORITHMS = [S2PGSAC, S2PGTD3]
+both = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return S2PGSAC("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, seed=0, device="cpu", policy_kwargs=SMALL)
+@pytest.fixture(scope="module", params=ALGORITHMS)
+def model(request):
+    return request.param("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, seed=0, device="cpu", policy_kwargs=SMALL)
 
 
 @pytest.fixture
@@ -79,14 +81,15 @@ def test_predict_is_pure(model, observations):
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_state_matters_and_noise_is_on_both(model, observations):
+def test_the_state_matters_and_so_does_noise(model, observations):
     rng = np.random.default_rng(1)
     state = rng.uniform(-0.9, 0.9, (4, 7)).astype(np.float32)
     with_state, _ = model.predict(observations[0], state=state, deterministic=True)
     without, _ = model.predict(observations[0], deterministic=True)
     assert np.abs(with_state - without).max() > 1e-4
     samples = [model.predict(observations[0], state=state) for _ in range(2)]
-    assert not np.array_equal(samples[0][0], samples[1][0])
+    # The noise on the action of S2PGTD3 is the algorithm's
+    assert np.array_equal(samples[0][0], samples[1][0]) == isinstance(model, S2PGTD3)
     assert not np.array_equal(samples[0][1][:, :6], samples[1][1][:, :6])
 
 
@@ -100,12 +103,13 @@ def test_the_kernel_is_what_predict_applies(model, observations):
     np.testing.assert_allclose(states[:, :, :6], unrolled.numpy(), atol=1e-5)
 
 
-def test_deployment_without_the_privileged_sensor(tmp_path):
-    model = S2PGSAC("MultiInputPolicy", "PendulumNoVelPriv-v1", buffer_size=300, seed=0, policy_kwargs=SMALL, device="cpu")
+@both
+def test_deployment_without_the_privileged_sensor(algorithm, tmp_path):
+    model = algorithm("MultiInputPolicy", "PendulumNoVelPriv-v1", buffer_size=300, seed=0, policy_kwargs=SMALL, device="cpu")
     model.learn(200)
     model.save(tmp_path / "model")
     model.policy.save(tmp_path / "policy")
-    loaded = S2PGSAC.load(tmp_path / "model", device="cpu", buffer_size=1)
+    loaded = algorithm.load(tmp_path / "model", device="cpu", buffer_size=1)
     full = {"observation": np.array([1, 0, 0], dtype=np.float32), "privileged": np.array([1, 0, 5], dtype=np.float32)}
     visible = {"observation": full["observation"]}
     expected = model.predict(full, deterministic=True)
@@ -135,12 +139,13 @@ def test_deployment_with_saved_statistics(tmp_path):
     np.testing.assert_array_equal(model.predict(normalized, deterministic=True)[0], model.predict(full, deterministic=True)[0])
 
 
-def test_policy_saved_alone_predicts_the_same(tmp_path):
+@both
+def test_policy_saved_alone_predicts_the_same(algorithm, tmp_path):
     from stable_baselines3 import __version__
 
     if __version__.startswith("2.2"):
         pytest.skip("policy.load() of SB3 2.2.1 itself does not work with torch >= 2.6 (weights_only)")
-    model = S2PGSAC("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs=SMALL, device="cpu")
+    model = algorithm("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs=SMALL, device="cpu")
     model.policy.save(tmp_path / "policy.pt")
     policy = type(model.policy).load(tmp_path / "policy.pt", device="cpu")
     obs = np.array([[1, 0, 0]], dtype=np.float32)
@@ -148,8 +153,9 @@ def test_policy_saved_alone_predicts_the_same(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_actor_and_critic_see_what_they_are_told(tmp_path):
-    model = S2PGSAC(
+@both
+def test_actor_and_critic_see_what_they_are_told(algorithm):
+    model = algorithm(
         "MlpPolicy",
         "Pendulum-v1",
         buffer_size=300,
@@ -166,7 +172,7 @@ def test_actor_and_critic_see_what_they_are_told(tmp_path):
 
     env = MixedDict(with_camera=False)
     kwargs = {**SMALL, "actor_observation": ["joints"], "critic_observation": ["joints", "mode"]}
-    model = S2PGSAC("MultiInputPolicy", env, buffer_size=300, policy_kwargs=kwargs, device="cpu")
+    model = algorithm("MultiInputPolicy", env, buffer_size=300, policy_kwargs=kwargs, device="cpu")
     model.learn(150)
     obs = env.reset(seed=0)[0]
     action, _ = model.predict(obs, deterministic=True)
@@ -195,9 +201,10 @@ def test_other_wrong_arguments(model, observations):
         model.predict((observations[0], {}))
 
 
-def test_evaluate_policy_carries_the_state():
+@both
+def test_evaluate_policy_carries_the_state(algorithm):
     env = make_vec_env("PendulumNoVel-v1", 3, seed=0)
-    model = S2PGSAC("MlpPolicy", env, buffer_size=10, policy_kwargs=SMALL, device="cpu", seed=0)
+    model = algorithm("MlpPolicy", env, buffer_size=10, policy_kwargs=SMALL, device="cpu", seed=0)
     reward, _ = evaluate_policy(model, make_vec_env("PendulumNoVel-v1", 1, seed=5), n_eval_episodes=2)
 
     eval_env = make_vec_env("PendulumNoVel-v1", 1, seed=5)

@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_s2pg import S2PGSAC
+from sb3_s2pg import S2PGSAC, S2PGTD3
 
 
-def make(**kwargs):
+def make(algorithm=S2PGSAC, env="PendulumNoVel-v1", **kwargs):
     kwargs = {"buffer_size": 300, "seed": 0, "device": "cpu", "gradient_steps": 0, "critic_history": 2, **kwargs}
-    model = S2PGSAC("MlpPolicy", "PendulumNoVel-v1", policy_kwargs={"state_dim": 2, "net_arch": [8]}, **kwargs)
+    model = algorithm("MlpPolicy", env, policy_kwargs={"state_dim": 2, "net_arch": [8]}, **kwargs)
     model.learn(250)
     return model
 
@@ -26,44 +28,39 @@ def test_defaults():
 def test_actor_loss_by_hand():
     """alpha log pi_a + alpha_z log kappa - min_i Q_i(s, z, a, z'), with the history at t and the critic as it is."""
     model = make()
-    batch = model.replay_buffer.sample(64)
-    history, next_history = model._critic_histories(batch)
+    batch = model._sample_batch(64)
     sample = model.actor.action_log_prob(batch.observations, batch.states)
-    loss = model._actor_loss(batch, sample, history, th.tensor(0.3), th.tensor(0.07))
+    loss = model._actor_loss(batch, sample, th.tensor(0.3), th.tensor(0.07))
     with th.no_grad():
-        q_values = model.critic(batch.observations, batch.states, sample.actions, sample.internal_states, history)
+        q_values = model.critic(batch.observations, batch.states, sample.actions, sample.internal_states, batch.history)
         expected = 0.3 * sample.log_prob + 0.07 * sample.state_log_prob - th.minimum(q_values[0], q_values[1])
     th.testing.assert_close(loss.detach(), expected.mean())
-    assert not th.allclose(history, next_history)
+    assert not th.allclose(batch.history, batch.next_history)
     loss.backward()
     assert all(parameter.grad is None for parameter in model.critic.parameters())
     assert all(parameter.requires_grad for parameter in model.critic.parameters())
     assert all(parameter.grad is not None for parameter in model.actor.kernel.parameters())
 
 
-def test_the_update_hands_each_loss_its_own_history(monkeypatch):
-    model, seen = make(), {}
-    critic_loss, actor_loss = model._critic_loss, model._actor_loss
-
-    def spy_on_critic(batch, history, next_history, *coefficients):
-        seen["critic"] = (history, next_history, model._critic_histories(batch))
-        return critic_loss(batch, history, next_history, *coefficients)
-
-    def spy_on_actor(batch, sample, history, *coefficients):
-        seen["actor"] = (history, model._critic_histories(batch)[0])
-        return actor_loss(batch, sample, history, *coefficients)
-
-    monkeypatch.setattr(model, "_critic_loss", spy_on_critic)
-    monkeypatch.setattr(model, "_actor_loss", spy_on_actor)
-    model.train(1, batch_size=32)
-    history, next_history, expected = seen["critic"]
-    assert th.equal(history, expected[0]) and th.equal(next_history, expected[1])
-    assert th.equal(*seen["actor"])
+@pytest.mark.parametrize("algorithm", [S2PGSAC, S2PGTD3])
+def test_a_batch_carries_the_history_of_the_critic(algorithm):
+    """[o_{t-1}, a_{t-1}, o_{t-2}, a_{t-2}] at t, one step later at t + 1; zero before the episode."""
+    model = make(algorithm, VecNormalize(make_vec_env("PendulumNoVel-v1", 1, seed=0)))
+    batch, env = model._sample_batch(200), model.get_vec_normalize_env()
+    buffer = model.replay_buffer
+    for row, (position, _) in enumerate(zip(*batch.indices, strict=True)):
+        past, start = [], position - position % 200  # episodes have 200 steps
+        for step in range(position, position - 3, -1):
+            values = [env.normalize_obs(buffer.observations[step, 0]), buffer.actions[step, 0]]
+            past += [value if step >= start else 0 * value for value in values]
+        flat = np.concatenate(past).astype(np.float32)
+        np.testing.assert_allclose(batch.next_history[row], flat[:8], atol=1e-6)
+        np.testing.assert_allclose(batch.history[row], flat[4:], atol=1e-6)
 
 
 def test_each_temperature_moves_towards_its_own_target():
     model = make(target_entropy=-3.0, target_state_entropy=-11.0)
-    batch = model.replay_buffer.sample(64)
+    batch = model._sample_batch(64)
     sample = model.actor.action_log_prob(batch.observations, batch.states)
     before = [model.log_ent_coef.item(), model.log_state_ent_coef.item()]
     logs = {name: [] for name in ("ent_coef_loss", "state_ent_coef_loss")}
@@ -111,8 +108,9 @@ def test_targets_follow_slowly(interval, n_moves):
         th.testing.assert_close(target.detach(), by_hand)
 
 
-def test_warm_up_is_random_in_the_action_only():
-    model = make(learning_starts=1000)
+@pytest.mark.parametrize("algorithm", [S2PGSAC, S2PGTD3])
+def test_warm_up_is_random_in_the_action_only(algorithm):
+    model = make(algorithm, learning_starts=1000)
     model.action_space.seed(11)
     actions = [model._sample_action(1000)[0] for _ in range(3)]
     model.action_space.seed(11)
@@ -122,14 +120,16 @@ def test_warm_up_is_random_in_the_action_only():
     samples = np.array([model._sample_action(1000) and model._next_state[0, :2] for _ in range(200)])
     assert samples.std(axis=0).min() > 1e-4
     np.testing.assert_allclose(samples.mean(axis=0), mean[0, :2], atol=0.02)
-    # After warm-up both are sampled from the policy
+    # After warm-up both come from the policy, whose action S2PGTD3 leaves to the action noise
     model.num_timesteps = 2000
     draws = [(model._sample_action(1000)[0].copy(), model._next_state.copy()) for _ in range(2)]
-    assert not np.array_equal(draws[0][0], draws[1][0]) and not np.array_equal(draws[0][1][:, :2], draws[1][1][:, :2])
+    assert np.array_equal(draws[0][0], draws[1][0]) == (algorithm is S2PGTD3)
+    assert not np.array_equal(draws[0][1][:, :2], draws[1][1][:, :2])
 
 
-def test_diagnostics_are_logged_in_episodic_training(tmp_path):
-    model = make(train_freq=(1, "episode"), gradient_steps=1, learning_starts=10)
+@pytest.mark.parametrize("algorithm", [S2PGSAC, S2PGTD3])
+def test_diagnostics_are_logged_in_episodic_training(algorithm, tmp_path):
+    model = make(algorithm, train_freq=(1, "episode"), gradient_steps=2, learning_starts=10)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(1000, log_interval=1, reset_num_timesteps=False)
     lines = (tmp_path / "progress.csv").read_text().splitlines()

@@ -21,6 +21,7 @@ class StatefulReplayBufferSamples(NamedTuple):
 
     ``states`` and ``next_states`` are laid out as ``predict`` returns them: internal state, then previous action.
     The ``recent_*`` fields look back in the episode, lag 0 (the transition itself) first; None without critic history.
+    From them the algorithm makes ``history`` and ``next_history``, as the critic reads them.
     """
 
     observations: PyTorchObs
@@ -34,6 +35,8 @@ class StatefulReplayBufferSamples(NamedTuple):
     recent_observations: PyTorchObs | None = None  # (batch, 1 + critic_history, *obs_shape)
     recent_actions: th.Tensor | None = None  # (batch, 1 + critic_history, action_dim)
     recent_mask: th.Tensor | None = None  # (batch, 1 + critic_history), 1 where that step belongs to the episode
+    history: th.Tensor | None = None  # (batch, critic_history * (observation + action))
+    next_history: th.Tensor | None = None  # the same, at t + 1
 
 
 class StatefulReplayBuffer(ReplayBuffer):

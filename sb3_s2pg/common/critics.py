@@ -31,13 +31,14 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """
-        :param inputs: Shape (n_members, batch, in_features), or (batch, in_features) if all networks see the same
-        :return: Shape (n_members, batch, out_features)
+        :param inputs: Shape (n, batch, in_features), for the first n networks
+        :return: Shape (n, batch, out_features)
         """
-        if self.weight.shape[2] == 1:
+        weight, bias = self.weight[: len(inputs)], self.bias[: len(inputs)]
+        if weight.shape[2] == 1:
             # Twice as fast as a batched product with a single column
-            return (inputs * self.weight.transpose(1, 2)).sum(dim=-1, keepdim=True) + self.bias
-        return th.baddbmm(self.bias, inputs.expand(len(self.weight), *inputs.shape[-2:]), self.weight)
+            return (inputs * weight.transpose(1, 2)).sum(dim=-1, keepdim=True) + bias
+        return th.baddbmm(bias, inputs, weight)
 
 
 class StatefulCritic(BaseModel):
@@ -106,6 +107,7 @@ class StatefulCritic(BaseModel):
         actions: th.Tensor,
         next_internal_states: th.Tensor,
         history: th.Tensor | None = None,
+        n_critics: int | None = None,
     ) -> th.Tensor:
         """
         :param obs: The critic's observations
@@ -113,6 +115,7 @@ class StatefulCritic(BaseModel):
         :param actions: a in [-1, 1], shape (batch, action_dim)
         :param next_internal_states: z', shape (batch, state_dim)
         :param history: Flattened critic history, shape (batch, history_dim)
+        :param n_critics: Number of networks to evaluate, the first ones; None for all
         :return: Q-values, shape (n_critics, batch, 1)
         """
         with th.set_grad_enabled(th.is_grad_enabled() and not self.share_features_extractor):
@@ -120,12 +123,10 @@ class StatefulCritic(BaseModel):
         context = [features, states[:, : self.states_dim]]
         if history is not None:
             context.append(history)
-        augmented_actions = th.cat([actions, next_internal_states], dim=1)
-        hidden = th.baddbmm(
-            self.context_layer(th.cat(context, dim=1)),
-            augmented_actions.expand(self.n_critics, *augmented_actions.shape),
-            self.action_weight,
-        )
+        n_critics = n_critics or self.n_critics
+        augmented_actions = th.cat([actions, next_internal_states], dim=1).expand(n_critics, -1, -1)
+        hidden = self.context_layer(th.cat(context, dim=1).expand(n_critics, -1, -1))
+        hidden = th.baddbmm(hidden, augmented_actions, self.action_weight[:n_critics])
         return self.q_networks(hidden)
 
 

@@ -1,5 +1,7 @@
 """State kernels: the mean (and, if it wants, the scale of the noise) of kappa(z' | o, z)."""
 
+import math
+
 import torch as th
 from torch import nn
 from torch.nn import functional as F
@@ -94,7 +96,39 @@ class GRUKernel(StateKernel):
         return outputs
 
 
-KERNELS: dict[str, type[StateKernel]] = {"gru": GRUKernel}
+class LinearKernel(StateKernel):
+    """
+    Gated diagonal linear recurrence: ``z' = keep * z + sqrt(1 - keep^2) * W x``, ``keep = sigmoid(V x + b)``.
+
+    What is written is weighted such that entries that keep for long are as large as those that keep for short: a reservoir
+    from which a linear layer can read the past. The mean is not bounded by (-1, 1): it is for S2PGPPO.
+
+    :param input_dim: Size of x
+    :param state_dim: Size of the internal state z
+    :param max_time_constant: At initialisation, entries keep for 1 to this many steps, spread evenly on a log scale
+    :param input_gain: What is written has about this size at initialisation, for inputs of size 1
+    """
+
+    def __init__(self, input_dim: int, state_dim: int, max_time_constant: float = 100.0, input_gain: float = 1.0):
+        super().__init__(input_dim, state_dim)
+        if not max_time_constant > 1:
+            raise ValueError(f"max_time_constant={max_time_constant} must be greater than 1 step")
+        self.write = nn.Linear(input_dim, state_dim)
+        self.gate = nn.Linear(input_dim, state_dim)
+        # Orthogonal columns, and rows of size 1 however many entries there are
+        nn.init.orthogonal_(self.write.weight, gain=input_gain * max(1.0, math.sqrt(state_dim / input_dim)))
+        nn.init.zeros_(self.write.bias)
+        time_constants = th.logspace(math.log10(1.5), math.log10(max_time_constant), state_dim)
+        with th.no_grad():
+            self.gate.bias.copy_(th.log((time_constants - 1).clamp(min=0.1)))
+
+    def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        keep = th.sigmoid(self.gate(inputs))
+        share = th.sqrt(1 - keep.square())
+        return keep * states + share * self.write(inputs), share
+
+
+KERNELS: dict[str, type[StateKernel]] = {"gru": GRUKernel, "linear": LinearKernel}
 
 
 def get_kernel_class(kernel: str | type[StateKernel]) -> type[StateKernel]:

@@ -3,8 +3,9 @@
 import contextlib
 import io
 import pathlib
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch as th
@@ -24,11 +25,17 @@ from sb3_s2pg.common.buffers import (
     StatefulReplayBuffer,
     StatefulReplayBufferSamples,
 )
+from sb3_s2pg.common.critics import StatefulCritic
+from sb3_s2pg.common.diagnostics import gradient_norm, state_diagnostics
 from sb3_s2pg.common.observations import ObservationSubset, actor_and_critic_observation
 from sb3_s2pg.common.off_policy_policies import StatefulOffPolicyPolicy
 from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, checked_state_dim
 
 DEFAULT_CRITIC_HISTORY = 8
+# Norms and state statistics are for curves: computing them at every step would cost a few per cent
+DIAGNOSTICS_EVERY = 25
+# What an update has to say, by name: one number per update
+Logs: TypeAlias = "defaultdict[str, list[float]]"
 
 
 class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
@@ -40,8 +47,12 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
 
     policy: StatefulOffPolicyPolicy
     replay_buffer: StatefulReplayBuffer
+    actor: Any
+    critic: StatefulCritic
     critic_history: int | None
     state_refresh_rate: float
+    _last_diagnostics: int = -DIAGNOSTICS_EVERY
+    _diagnostics_due: bool = False
 
     def _setup_model(self) -> None:
         self._check_policy_class()
@@ -57,7 +68,6 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
             self.policy_kwargs.get("critic_observation"),
         )
         self.critic_history = resolve_critic_history(self.critic_history, actor_subset, critic_subset)
-        # A copy: the user may pass the same dict to another algorithm
         self.policy_kwargs = {**self.policy_kwargs, "critic_history": self.critic_history}
 
         is_dict = isinstance(self.observation_space, spaces.Dict)
@@ -161,15 +171,96 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
             self._last_obs = None
         return rollout
 
-    def _critic_histories(self, batch: StatefulReplayBufferSamples) -> tuple[th.Tensor | None, th.Tensor | None]:
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
-        :param batch: Batch of the augmented MDP
-        :return: the critic history at t and at t + 1, or None twice if the critic has none
+        Update networks and stored states.
+
+        :param gradient_steps: Number of updates
+        :param batch_size: Number of transitions per update
+        :raises ValueError: if training has diverged
         """
+        self.policy.set_training_mode(True)
+        self._update_learning_rates()
+        logs: Logs = defaultdict(list)
+
+        for gradient_step in range(gradient_steps):
+            batch = self._sample_batch(batch_size)
+            self._diagnostics_due = abs(self.num_timesteps - self._last_diagnostics) >= DIAGNOSTICS_EVERY
+
+            internal_states = self._update(batch, gradient_step, logs)
+            self._n_updates += 1
+            if internal_states is None:
+                continue
+            if self.state_refresh_rate > 0:
+                self.replay_buffer.refresh(batch.indices, internal_states.cpu().numpy(), self.state_refresh_rate)
+            if self._diagnostics_due:
+                self._last_diagnostics = self.num_timesteps
+                if self.policy.state_dim > 0:
+                    for name, value in state_diagnostics(batch, internal_states, self.state_refresh_rate).items():
+                        logs[name].append(value)
+
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, values in logs.items():
+            self.logger.record(f"train/{name}", np.mean(values))
+
+    def _sample_batch(self, batch_size: int) -> StatefulReplayBufferSamples:
+        """
+        :param batch_size: Number of transitions
+        :return: Batch of the augmented MDP, normalized, with the critic's history
+        """
+        batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
         if batch.recent_observations is None:
-            return None, None
+            return batch
         assert batch.recent_actions is not None and batch.recent_mask is not None
-        return self.policy.critic_histories(batch.recent_observations, batch.recent_actions, batch.recent_mask)
+        history, next_history = self.policy.critic_histories(
+            batch.recent_observations, batch.recent_actions, batch.recent_mask
+        )
+        return batch._replace(history=history, next_history=next_history)
+
+    def _update(self, batch: StatefulReplayBufferSamples, gradient_step: int, logs: Logs) -> th.Tensor | None:
+        """
+        One update of everything that is learned.
+
+        :param batch: Batch of the augmented MDP
+        :param gradient_step: Number of the update within this call of ``train``
+        :param logs: Where to append what is to be logged
+        :return: z' as the current kernel samples it for the batch, shape (batch, state_dim), for the state refresh;
+            None if this update did not sample it
+        """
+        raise NotImplementedError()
+
+    def _update_learning_rates(self) -> None:
+        """Apply the schedules."""
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+
+    def _optimize(self, network: Any, loss: th.Tensor, name: str, logs: Logs) -> None:
+        """
+        One step of gradient descent.
+
+        :param network: Actor or critic, with its optimizer
+        :param loss: The loss, a scalar
+        :param name: "actor" or "critic", for logs and messages
+        :param logs: Where to append what is to be logged
+        :raises ValueError: if the loss is not finite
+        """
+        logs[f"{name}_loss"].append(self._check_update(f"{name} loss", loss))
+        network.optimizer.zero_grad()
+        loss.backward()
+        if self._diagnostics_due:
+            logs[f"{name}_grad_norm"].append(gradient_norm(network))
+            if getattr(network, "kernel", None) is not None:
+                logs["kernel_grad_norm"].append(gradient_norm(network.kernel))
+        network.optimizer.step()
+
+    def _update_target(self, network: th.nn.Module, target: th.nn.Module) -> None:
+        """
+        SB3's ``polyak_update`` in one operation.
+
+        :param network: The network
+        :param target: The one that follows it
+        """
+        with th.no_grad():
+            th._foreach_lerp_(list(target.parameters()), list(network.parameters()), self.tau)
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """
@@ -256,18 +347,19 @@ def checked_env(env: GymEnv | str | None, name: str, verbose: int = 0) -> GymEnv
     return made
 
 
-def checked_policy_kwargs(policy_kwargs: dict[str, Any] | None) -> dict[str, Any] | None:
+def checked_policy_kwargs(
+    policy_kwargs: dict[str, Any] | None, reserved: tuple[str, ...] = ("critic_history",)
+) -> dict[str, Any] | None:
     """
     :param policy_kwargs: What the user passes on to the policy
-    :return: The same
+    :param reserved: What is an argument of the algorithm, which passes it on itself
+    :return: A copy: SB3 writes into it, and the user may pass the same dict to another algorithm
     :raises ValueError: if there is something in it that is an argument of the algorithm
     """
-    if policy_kwargs is not None and "critic_history" in policy_kwargs:
-        raise ValueError(
-            f"policy_kwargs={policy_kwargs}: critic_history is an argument of the algorithm (the replay buffer "
-            "has to know it, too), pass it there"
-        )
-    return policy_kwargs
+    for name in reserved:
+        if policy_kwargs is not None and name in policy_kwargs:
+            raise ValueError(f"policy_kwargs={policy_kwargs}: {name} is an argument of the algorithm, pass it there")
+    return None if policy_kwargs is None else dict(policy_kwargs)
 
 
 @contextlib.contextmanager

@@ -233,7 +233,7 @@ class StatefulPolicy(BasePolicy):
 
         with th.no_grad():
             actions_th, internal_states = self._predict_stateful(obs, th.as_tensor(state, device=self.device), deterministic)
-        actions = actions_th.cpu().numpy().reshape((-1, *self.action_space.shape))  # type: ignore[misc]
+        actions = actions_th.cpu().numpy().reshape((-1, *(self.action_space.shape or ())))
         actions = self.executable_actions(actions)
         next_state = self.make_state(internal_states.cpu().numpy(), encode_actions(self.action_space, actions))
         return (actions if vectorized_env else actions.squeeze(axis=0)), next_state

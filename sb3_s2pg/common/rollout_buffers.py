@@ -79,18 +79,20 @@ class StatefulRolloutBuffer(RolloutBuffer):
 
     def all_samples(self) -> StatefulRolloutBufferSamples:
         """:return: All transitions in one batch, environment after environment as in SB3"""
+
+        def flat(array: np.ndarray) -> th.Tensor:
+            return self.to_torch(self.swap_and_flatten(array))
+
         return StatefulRolloutBufferSamples(
-            *(
-                map_observations(lambda array: self.to_torch(self.swap_and_flatten(array)), arrays)
-                for arrays in (self.observations, self.actions)
-            ),
-            *(
-                self.to_torch(self.swap_and_flatten(array).squeeze(axis=1))
-                for array in (self.values, self.log_probs, self.advantages, self.returns)
-            ),
-            self.to_torch(self.swap_and_flatten(self.states)),
-            self.to_torch(self.swap_and_flatten(self.next_internal_states)),
-            self.to_torch(self.swap_and_flatten(self.state_log_probs).squeeze(axis=1)),
+            observations=map_observations(flat, self.observations),
+            actions=flat(self.actions),
+            old_values=flat(self.values).flatten(),
+            old_log_prob=flat(self.log_probs).flatten(),
+            advantages=flat(self.advantages).flatten(),
+            returns=flat(self.returns).flatten(),
+            states=flat(self.states),
+            next_internal_states=flat(self.next_internal_states),
+            old_state_log_prob=flat(self.state_log_probs).flatten(),
         )
 
     def get(self, batch_size: int | None = None) -> Iterator[StatefulRolloutBufferSamples]:  # type: ignore[override]

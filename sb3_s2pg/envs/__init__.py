@@ -3,6 +3,7 @@
 import gymnasium as gym
 from gymnasium.envs.registration import WrapperSpec
 
+from sb3_s2pg.envs.first_step_cue import FirstStepCue
 from sb3_s2pg.envs.partial_observation import PartialObservation
 
 # Which entries of the observation are velocities (the same that RL Zoo's MaskVelocityWrapper hides)
@@ -48,5 +49,13 @@ def _register(name: str, suffix: str, privileged: bool = False) -> None:
 for _name in VELOCITY_INDICES:
     _register(_name, "NoVel")
 _register("Pendulum", "NoVelPriv", privileged=True)
+# gym.make("FirstStepCue-v0", length=30) for other lengths than these
+gym.register("FirstStepCue-v0", entry_point="sb3_s2pg.envs.first_step_cue:FirstStepCue")
+for _length in (20, 50, 100):
+    gym.register(
+        f"FirstStepCue{_length}-v0",
+        entry_point="sb3_s2pg.envs.first_step_cue:FirstStepCue",
+        kwargs={"length": _length},
+    )
 
-__all__ = ["VELOCITY_INDICES", "PartialObservation"]
+__all__ = ["VELOCITY_INDICES", "FirstStepCue", "PartialObservation"]

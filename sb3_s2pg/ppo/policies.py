@@ -62,6 +62,8 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
     :param lr_schedule: Learning rate schedule (could be constant)
     :param share_features_extractor: Whether actor and critic have one features extractor;
         None for yes if both see the same
+    :param kernel_lr_ratio: What the kernel's learning rate is multiplied by. What PPO knows about z' comes from noisy
+        returns: memory that changes slowly is what the heads can learn to read
     :param kwargs: As for ``StatefulPolicy`` and ``ActorCriticPolicy``
     :raises ValueError: if the memory is configured in a way that cannot work
     """
@@ -76,6 +78,7 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
         lr_schedule: Schedule,
         *args: Any,
         share_features_extractor: bool | None = None,
+        kernel_lr_ratio: float = 0.1,
         **kwargs: Any,
     ):
         self._share_if_same = share_features_extractor
@@ -85,6 +88,7 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
             lr_schedule,
             *args,
             share_features_extractor=share_features_extractor is not False,
+            kernel_lr_ratio=kernel_lr_ratio,
             **kwargs,
         )
 
@@ -178,8 +182,8 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
         """
         features, distribution, state_mean, state_std = self._act(obs, states)
         values = self._value(obs, states, features)
-        if isinstance(self.action_space, spaces.Discrete):
-            actions = actions.flatten()
+        # The buffer keeps the dtype of the action space, with which MultiBinary has no log-probability
+        actions = actions.flatten().float() if isinstance(self.action_space, spaces.Discrete) else actions.float()
         if self.state_noise is None:
             state_log_prob = state_entropy = th.zeros_like(values)
         else:

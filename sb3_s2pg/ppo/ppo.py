@@ -1,4 +1,6 @@
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -14,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional as F
 
 from sb3_s2pg.common.actions import encode_actions
-from sb3_s2pg.common.algorithm import StatefulAlgorithm
+from sb3_s2pg.common.algorithm import DIVERGED, StatefulAlgorithm
 from sb3_s2pg.common.diagnostics import gradient_norm
 from sb3_s2pg.common.observations import map_observations
 from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, checked_state_dim
@@ -52,7 +54,7 @@ class S2PGPPO(StatefulAlgorithm, PPO):
         "MultiInputPolicy": MultiInputPolicy,
     }
     supported_policy_class = S2PGPPOPolicy
-    policy: S2PGPPOPolicy  # type: ignore[assignment]
+    policy: S2PGPPOPolicy
     rollout_buffer: StatefulRolloutBuffer
 
     def __init__(
@@ -87,7 +89,7 @@ class S2PGPPO(StatefulAlgorithm, PPO):
         state_ent_coef: float = 0.0,
     ):
         super().__init__(
-            policy,  # type: ignore[arg-type]
+            policy,
             env,
             learning_rate=learning_rate,
             n_steps=n_steps,
@@ -175,7 +177,7 @@ class S2PGPPO(StatefulAlgorithm, PPO):
                 self.policy.reset_noise(env.num_envs)
 
             state = self.policy.state_at_episode_starts(self._last_state, self._last_episode_starts, env.num_envs)
-            with th.no_grad():
+            with th.no_grad(), self._check_distributions():
                 obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
                 sampled = self.policy.sample(obs_tensor, th.as_tensor(state, device=self.device))
             actions, internal_states = (tensor.cpu().numpy() for tensor in sampled)
@@ -204,9 +206,8 @@ class S2PGPPO(StatefulAlgorithm, PPO):
                         terminal_state = th.as_tensor(next_state[idx : idx + 1], device=self.device)
                         rewards[idx] += self.gamma * self.policy.predict_values(terminal_obs, terminal_state).item()
 
-            rollout_buffer.add(
-                self._last_obs, actions, rewards, self._last_episode_starts, later, later, state, internal_states  # type: ignore[arg-type]
-            )
+            starts = self._last_episode_starts
+            rollout_buffer.add(self._last_obs, actions, rewards, starts, later, later, state, internal_states)
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_state = next_state
             # The state of these environments is reset when it is used next
@@ -215,9 +216,8 @@ class S2PGPPO(StatefulAlgorithm, PPO):
         self._evaluate_rollout(rollout_buffer)
         with th.no_grad():
             # Where an episode has ended, the value is multiplied by zero
-            last_values = self.policy.predict_values(
-                obs_as_tensor(new_obs, self.device), th.as_tensor(next_state, device=self.device)  # type: ignore[arg-type]
-            )
+            obs_tensor = obs_as_tensor(new_obs, self.device)  # type: ignore[arg-type]
+            last_values = self.policy.predict_values(obs_tensor, th.as_tensor(next_state, device=self.device))
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
 
         callback.update_locals(locals())
@@ -233,12 +233,14 @@ class S2PGPPO(StatefulAlgorithm, PPO):
         steps_per_batch = max(1, EVALUATION_BATCH_SIZE // self.n_envs)
         for start in range(0, rollout_buffer.buffer_size, steps_per_batch):
             rows = slice(start, start + steps_per_batch)
-
-            def flat(array: np.ndarray, rows: slice = rows) -> th.Tensor:
-                return th.as_tensor(array[rows].reshape(-1, *array.shape[2:]), device=self.device)
-
             shape = rollout_buffer.values[rows].shape
-            with th.no_grad():
+            n_transitions = shape[0] * shape[1]
+
+            def flat(array: np.ndarray, rows: slice = rows, n_transitions: int = n_transitions) -> th.Tensor:
+                # Not reshape(-1, ...), which cannot tell how many rows an array without columns has (state_dim=0)
+                return th.as_tensor(array[rows].reshape(n_transitions, *array.shape[2:]), device=self.device)
+
+            with th.no_grad(), self._check_distributions():
                 evaluation = self.policy.evaluate_actions(
                     map_observations(flat, rollout_buffer.observations),
                     flat(rollout_buffer.actions),
@@ -248,6 +250,18 @@ class S2PGPPO(StatefulAlgorithm, PPO):
             rollout_buffer.values[rows] = evaluation.values.cpu().numpy().reshape(shape)
             rollout_buffer.log_probs[rows] = evaluation.log_prob.cpu().numpy().reshape(shape)
             rollout_buffer.state_log_probs[rows] = evaluation.state_log_prob.cpu().numpy().reshape(shape)
+
+    @contextmanager
+    def _check_distributions(self) -> Iterator[None]:
+        """:raises ValueError: if torch refuses what would be the parameters of the action distribution"""
+        try:
+            yield
+        except ValueError as error:
+            if "Expected parameter" not in str(error):
+                raise
+            raise ValueError(
+                f"Non-finite action distribution at step {self.num_timesteps}, after {self._n_updates} updates. {DIVERGED}"
+            ) from error
 
     def train(self) -> None:
         """Update policy and value function with the current rollout."""
@@ -311,7 +325,8 @@ class S2PGPPO(StatefulAlgorithm, PPO):
         :param logs: Where to append what is to be logged
         :return: The loss, a scalar
         """
-        now = self.policy.evaluate_actions(batch.observations, batch.actions, batch.states, batch.next_internal_states)
+        with self._check_distributions():
+            now = self.policy.evaluate_actions(batch.observations, batch.actions, batch.states, batch.next_internal_states)
         advantages = batch.advantages
         # Normalization does not make sense if mini batchsize == 1, see SB3's GH issue #325
         if self.normalize_advantage and len(advantages) > 1:

@@ -1,7 +1,5 @@
-from collections import defaultdict
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -13,14 +11,10 @@ from torch.nn import functional as F
 
 from sb3_s2pg.common.buffers import StatefulReplayBufferSamples
 from sb3_s2pg.common.critics import StatefulCritic
-from sb3_s2pg.common.diagnostics import gradient_norm, state_diagnostics
-from sb3_s2pg.common.off_policy_algorithm import S2PGOffPolicyAlgorithm, checked_env, checked_policy_kwargs, frozen
+from sb3_s2pg.common.off_policy_algorithm import Logs, S2PGOffPolicyAlgorithm, checked_env, checked_policy_kwargs, frozen
 from sb3_s2pg.sac.policies import AugmentedAction, CnnPolicy, MlpPolicy, MultiInputPolicy, S2PGSACActor, S2PGSACPolicy
 
 SelfS2PGSAC = TypeVar("SelfS2PGSAC", bound="S2PGSAC")
-
-# Norms and state statistics are for curves: computing them at every step would cost a few per cent
-DIAGNOSTICS_EVERY = 25
 
 
 class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
@@ -140,7 +134,6 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         self.state_entropy_in_target = state_entropy_in_target
         self.state_refresh_rate = state_refresh_rate
         self.critic_history = critic_history
-        self._last_diagnostics = -DIAGNOSTICS_EVERY
         self.log_state_ent_coef: th.Tensor | None = None
         self.state_ent_coef_optimizer: th.optim.Optimizer | None = None
 
@@ -163,78 +156,32 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         else:
             self.state_ent_coef_tensor = th.tensor(init_value, device=self.device)
 
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """
-        Update temperatures, critic, actor, targets and stored states.
+    def _update(self, batch: StatefulReplayBufferSamples, gradient_step: int, logs: Logs) -> th.Tensor:
+        # We need to sample because `log_std` may have changed between two gradient steps
+        if self.use_sde:
+            self.actor.reset_noise()
 
-        :param gradient_steps: Number of updates
-        :param batch_size: Number of transitions per update
-        """
-        self.policy.set_training_mode(True)
-        self._update_learning_rates()
-        logs: dict[str, list[float]] = defaultdict(list)
+        sample = self.actor.action_log_prob(self.policy.actor_subset(batch.observations), batch.states)
+        self._check_update("log-probability of the policy", (sample.log_prob + sample.state_log_prob).sum())
+        ent_coef, state_ent_coef = self._update_temperatures(sample, logs)
 
-        for gradient_step in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            history, next_history = self._critic_histories(batch)
-            with_diagnostics = abs(self.num_timesteps - self._last_diagnostics) >= DIAGNOSTICS_EVERY
-            # We need to sample because `log_std` may have changed between two gradient steps
-            if self.use_sde:
-                self.actor.reset_noise()
+        self._optimize(self.critic, self._critic_loss(batch, ent_coef, state_ent_coef), "critic", logs)
+        # With the updated critic, as in SB3
+        self._optimize(self.actor, self._actor_loss(batch, sample, ent_coef, state_ent_coef), "actor", logs)
+        if gradient_step % self.target_update_interval == 0:
+            self._update_target(self.critic, self.critic_target)
+            # Copy running stats, see SB3's GH issue #996
+            polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
 
-            sample = self.actor.action_log_prob(self.policy.actor_subset(batch.observations), batch.states)
-            self._check_update("log-probability of the policy", (sample.log_prob + sample.state_log_prob).sum())
-            ent_coef, state_ent_coef = self._update_temperatures(sample, logs)
-
-            critic_loss = self._critic_loss(batch, history, next_history, ent_coef, state_ent_coef)
-            logs["critic_loss"].append(self._check_update("critic loss", critic_loss))
-            self.critic.optimizer.zero_grad()
-            critic_loss.backward()
-            if with_diagnostics:
-                logs["critic_grad_norm"].append(gradient_norm(self.critic))
-            self.critic.optimizer.step()
-
-            # With the updated critic, as in SB3
-            actor_loss = self._actor_loss(batch, sample, history, ent_coef, state_ent_coef)
-            logs["actor_loss"].append(self._check_update("actor loss", actor_loss))
-            self.actor.optimizer.zero_grad()
-            actor_loss.backward()
-            if with_diagnostics:
-                logs["actor_grad_norm"].append(gradient_norm(self.actor))
-                if self.actor.kernel is not None:
-                    logs["kernel_grad_norm"].append(gradient_norm(self.actor.kernel))
-            self.actor.optimizer.step()
-
-            if gradient_step % self.target_update_interval == 0:
-                with th.no_grad():
-                    # SB3's polyak_update in one operation
-                    th._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.tau)
-                # Copy running stats, see SB3's GH issue #996
-                polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
-
-            internal_states = sample.internal_states.detach()
-            if self.state_refresh_rate > 0:
-                self.replay_buffer.refresh(batch.indices, internal_states.cpu().numpy(), self.state_refresh_rate)
-
-            logs["ent_coef"].append(ent_coef.item())
-            logs["state_ent_coef"].append(state_ent_coef.item())
-            if with_diagnostics:
-                self._last_diagnostics = self.num_timesteps
-                if self.policy.state_dim > 0:
-                    logs["state_entropy"].append(-sample.state_log_prob.mean().item())
-                    for name, value in state_diagnostics(batch, internal_states, self.state_refresh_rate).items():
-                        logs[name].append(value)
-
-        self._n_updates += gradient_steps
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, values in logs.items():
-            self.logger.record(f"train/{name}", np.mean(values))
+        logs["ent_coef"].append(ent_coef.item())
+        logs["state_ent_coef"].append(state_ent_coef.item())
+        if self._diagnostics_due and self.policy.state_dim > 0:
+            logs["state_entropy"].append(-sample.state_log_prob.mean().item())
+        return sample.internal_states.detach()
 
     def _critic_loss(
         self,
         batch: StatefulReplayBufferSamples,
-        history: th.Tensor | None,
-        next_history: th.Tensor | None,
         ent_coef: th.Tensor,
         state_ent_coef: th.Tensor,
     ) -> th.Tensor:
@@ -242,8 +189,6 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         TD error of Q(s, z, a, z') (paper, S2PG-SAC).
 
         :param batch: Batch of the augmented MDP
-        :param history: Critic history at t, or None
-        :param next_history: Critic history at t + 1, or None
         :param ent_coef: Temperature of the action
         :param state_ent_coef: Temperature of z'
         :return: The loss, a scalar
@@ -255,7 +200,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
                 batch.next_states,
                 next_sample.actions,
                 next_sample.internal_states,
-                next_history,
+                batch.next_history,
             )
             next_values = next_q_values.min(dim=0).values - ent_coef * next_sample.log_prob
             if self.state_entropy_in_target:
@@ -264,7 +209,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
 
         critic_obs = self.policy.critic_subset(batch.observations)
         stored_internal_states = batch.next_states[:, : self.policy.state_dim]
-        current_q_values = self.critic(critic_obs, batch.states, batch.actions, stored_internal_states, history)
+        current_q_values = self.critic(critic_obs, batch.states, batch.actions, stored_internal_states, batch.history)
         # The sum over critics of half their mean squared error, as in SB3
         return 0.5 * self.critic.n_critics * F.mse_loss(current_q_values, target_q_values.expand_as(current_q_values))
 
@@ -272,7 +217,6 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         self,
         batch: StatefulReplayBufferSamples,
         sample: AugmentedAction,
-        history: th.Tensor | None,
         ent_coef: th.Tensor,
         state_ent_coef: th.Tensor,
     ) -> th.Tensor:
@@ -281,18 +225,17 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
 
         :param batch: Batch of the augmented MDP
         :param sample: (a, z') that the actor samples for it
-        :param history: Critic history at t, or None
         :param ent_coef: Temperature of the action
         :param state_ent_coef: Temperature of z'
         :return: The loss, a scalar; the critic's weights need no gradients here
         """
         with frozen(self.critic):
             critic_obs = self.policy.critic_subset(batch.observations)
-            q_values_pi = self.critic(critic_obs, batch.states, sample.actions, sample.internal_states, history)
+            q_values_pi = self.critic(critic_obs, batch.states, sample.actions, sample.internal_states, batch.history)
         min_qf_pi = q_values_pi.min(dim=0).values
         return (ent_coef * sample.log_prob + state_ent_coef * sample.state_log_prob - min_qf_pi).mean()
 
-    def _update_temperatures(self, sample: AugmentedAction, logs: dict[str, list[float]]) -> tuple[th.Tensor, th.Tensor]:
+    def _update_temperatures(self, sample: AugmentedAction, logs: Logs) -> tuple[th.Tensor, th.Tensor]:
         """
         Move each temperature that is learned towards its own target entropy.
 
@@ -319,8 +262,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         return coefficients[0], coefficients[1]
 
     def _update_learning_rates(self) -> None:
-        """Apply the schedules; each temperature may have its own."""
-        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        super()._update_learning_rates()
         for optimizer, schedule in (
             (self.ent_coef_optimizer, self.ent_coef_learning_rate),
             (self.state_ent_coef_optimizer, self.state_ent_coef_learning_rate),

@@ -1,0 +1,120 @@
+"""
+How long does memory last? A cue is shown at the first step only and asked for after L steps of distraction (4 cues:
+guessing is right in 25 %). S2PG-PPO beside RecurrentPPO, which gets as much processor time.
+
+    python examples/long_memory.py [--seeds 3] [--lengths 20 50 100] [--jobs 2] [--out results/long_memory]
+
+S2PG-PPO has the settings of zoo_configs/s2pg_ppo.yml, RecurrentPPO those in this file. Seeds are 0, 1, 2, ...; the model is
+the final one; evaluation is deterministic, on the same 100 episodes for all; times are those of training alone, one thread.
+Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
+"""
+
+import argparse
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+import torch as th
+from common import LearningCurve, learn, plot_learning_curves, run_all, save_figure, save_json
+from stable_baselines3.common.callbacks import BaseCallback
+from zoo import ZooRun, make_model, zoo_settings
+
+# Steps of S2PG-PPO, by length
+STEPS = {20: 300_000, 50: 500_000, 100: 1_000_000}
+RECURRENT_PPO: dict[str, Any] = {
+    "n_envs": 16,
+    "n_timesteps": 1e6,
+    "policy": "MlpLstmPolicy",
+    "n_steps": 128,
+    "batch_size": 256,
+    "n_epochs": 10,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "learning_rate": 1e-3,
+    "policy_kwargs": "dict(lstm_hidden_size=64, enable_critic_lstm=True, net_arch=dict(pi=[64], vf=[64]))",
+}
+
+
+class TimeLimit(BaseCallback):
+    """
+    Stop training when the time is over.
+
+    :param seconds: Seconds of the processor
+    :param curve: Evaluates meanwhile; its time does not count
+    """
+
+    def __init__(self, seconds: float, curve: LearningCurve):
+        super().__init__()
+        self.seconds, self.curve = seconds, curve
+
+    def _on_training_start(self) -> None:
+        self.start = process_time()
+
+    def _on_step(self) -> bool:
+        return process_time() - self.start - self.curve.seconds[1] < self.seconds
+
+
+def train_both(arguments: tuple[int, int, int]) -> dict[str, Any]:
+    """
+    :param arguments: Length, steps of S2PG-PPO, seed
+    :return: Results of S2PG-PPO and of RecurrentPPO in the same time
+    """
+    length, steps, seed = arguments
+    th.set_num_threads(1)
+    env = f"FirstStepCue{length}-v0"
+    results: dict[str, Any] = {"length": length, "seed": seed, "label": f"L = {length}"}
+    seconds = float("inf")
+    for name, algorithm, settings in (
+        ("S2PG-PPO", "s2pg_ppo", zoo_settings("s2pg_ppo", env)),
+        ("RecurrentPPO", "ppo_lstm", RECURRENT_PPO),
+    ):
+        run = ZooRun(name, algorithm, env, seed, settings, steps)
+        model = make_model(run)
+        curve = LearningCurve(env, steps // 20 if name == "S2PG-PPO" else steps // 100, n_episodes=20)
+        results[name] = learn(model, steps, curve, 100, callback=TimeLimit(seconds, curve))
+        results[name]["steps"] = model.num_timesteps
+        seconds = results[name]["training_cpu_seconds"]
+    results["mean_return"] = results["S2PG-PPO"]["mean_return"]
+    results["training_seconds"] = results["S2PG-PPO"]["training_seconds"]
+    return results
+
+
+def main() -> None:
+    """Train what has not been trained yet, print a table, write JSON and a picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/long_memory"), help="where to write JSON and picture")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument("--steps", type=int, help="other than 300k, 500k and 1M")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
+    parser.add_argument("--fresh", action="store_true", help="forget finished runs")
+    args = parser.parse_args()
+
+    runs = []
+    for length in args.lengths:
+        for seed in range(args.seeds):
+            steps = args.steps or STEPS[length]
+            runs.append((f"length{length}_steps{steps}_seed{seed}", (length, steps, seed)))
+    results = run_all(train_both, runs, args.out.with_name(args.out.name + "_runs"), args.jobs, args.fresh)
+
+    print(f"\n{'':22s} {'success':>8s} {'steps':>9s} {'seconds':>8s}   every seed")
+    summary: dict[str, Any] = {}
+    curves = []
+    for length in args.lengths:
+        for name in ("S2PG-PPO", "RecurrentPPO"):
+            ours = [result[name] for result in results if result["length"] == length]
+            successes = [result["mean_return"] for result in ours]
+            steps, seconds = (float(np.mean([result[key] for result in ours])) for key in ("steps", "training_cpu_seconds"))
+            label = f"L = {length}, {name}"
+            summary[label] = {"success": float(np.mean(successes)), "seeds": successes, "steps": steps, "cpu_seconds": seconds}
+            every = "  ".join(f"{value:.2f}" for value in successes)
+            print(f"{label:22s} {np.mean(successes):8.2f} {steps:9.0f} {seconds:8.0f}   {every}")
+            curves += [{"label": label, "curve": result["curve"]} for result in ours]
+    print(f"Share of 100 deterministic episodes, the same for all; {args.seeds} seeds; guessing 0.25\n")
+    save_json(args.out, {"summary": summary, "recurrent_ppo": RECURRENT_PPO, "results": results})
+    save_figure(args.out, plot_learning_curves(curves, "A cue of the first step, asked for after L steps", x="cpu_seconds"))
+
+
+if __name__ == "__main__":
+    main()
