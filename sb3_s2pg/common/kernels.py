@@ -84,9 +84,12 @@ class GRUKernel(StateKernel):
         # The cell by hand, in torch's order of gates, because it keeps the update gate to itself
         from_inputs = F.linear(inputs, self.cell.weight_ih, self.cell.bias_ih)
         from_states = F.linear(states, self.cell.weight_hh, self.cell.bias_hh)
-        n_gates = 2 * self.state_dim
-        reset, keep = th.sigmoid(from_inputs[:, :n_gates] + from_states[:, :n_gates]).chunk(2, dim=1)
-        candidate = th.tanh(th.addcmul(from_inputs[:, n_gates:], reset, from_states[:, n_gates:]))
+        # One split each: slices would cost a tensor of zeros per slice in the backward pass
+        parts = [2 * self.state_dim, self.state_dim]
+        gates_from_inputs, candidate_from_inputs = from_inputs.split(parts, dim=1)
+        gates_from_states, candidate_from_states = from_states.split(parts, dim=1)
+        reset, keep = th.sigmoid(gates_from_inputs + gates_from_states).chunk(2, dim=1)
+        candidate = th.tanh(th.addcmul(candidate_from_inputs, reset, candidate_from_states))
         return th.lerp(candidate, states, keep), 1 - keep
 
     def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:

@@ -67,20 +67,22 @@ class GaussianStateNoise(nn.Module):
         """
         return sample_gaussian(std)
 
-    def log_density(self, noise: th.Tensor, std: th.Tensor) -> th.Tensor:
+    def sample_noise(self, std: th.Tensor) -> th.Tensor:
+        """
+        :param std: Std of the noise, shape (batch, state_dim)
+        :return: The noise alone, shape (batch, state_dim)
+        """
+        return std * th.randn_like(std)
+
+    def evaluate(self, noise: th.Tensor, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
         :param noise: The noise, shape (batch, state_dim)
         :param std: Its std, shape (batch, state_dim)
-        :return: Its log density, entry by entry, shape (batch, state_dim)
+        :return: its log density and its entropy, shape (batch,) each
         """
-        return -0.5 * (noise / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
-
-    def entropy(self, std: th.Tensor) -> th.Tensor:
-        """
-        :param std: Std of the noise, shape (batch, state_dim)
-        :return: Its entropy, entry by entry, shape (batch, state_dim)
-        """
-        return std.log() + 0.5 * math.log(2 * math.pi * math.e)
+        volume = std.log().sum(dim=1) + 0.5 * math.log(2 * math.pi) * std.shape[1]
+        log_density = -0.5 * (noise / std).square().sum(dim=1) - volume
+        return log_density, volume + 0.5 * std.shape[1]
 
 
 def sample_gaussian(std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -11,7 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_s2pg.common.actions import encode_actions
+from sb3_s2pg.common.actions import ActionEncoder
 from sb3_s2pg.common.kernels import StateKernel, check_kernel, get_kernel_class
 from sb3_s2pg.common.noise import GaussianStateNoise
 from sb3_s2pg.common.observations import ObservationSelection, actor_and_critic_observation, batch_size_of
@@ -116,7 +116,8 @@ class StatefulPolicy(BasePolicy):
         self.actor_subset, self.critic_subset = actor_and_critic_observation(
             observation_space, actor_observation, critic_observation
         )
-        self.action_features_dim = spaces.flatdim(action_space)
+        self.encode_actions = ActionEncoder(action_space)
+        self.action_features_dim = self.encode_actions.size
         # Size of the part of the state that is read beside z
         self.previous_action_dim = self.action_features_dim if use_previous_action else 0
         self._stateful_kwargs = {
@@ -235,7 +236,7 @@ class StatefulPolicy(BasePolicy):
             actions_th, internal_states = self._predict_stateful(obs, th.as_tensor(state, device=self.device), deterministic)
         actions = actions_th.cpu().numpy().reshape((-1, *(self.action_space.shape or ())))
         actions = self.executable_actions(actions)
-        next_state = self.make_state(internal_states.cpu().numpy(), encode_actions(self.action_space, actions))
+        next_state = self.make_state(internal_states.cpu().numpy(), self.encode_actions(actions))
         return (actions if vectorized_env else actions.squeeze(axis=0)), next_state
 
     def executable_actions(self, actions: np.ndarray) -> np.ndarray:

@@ -167,7 +167,7 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
         _, distribution, mean, std = self._act(obs, states)
         actions = distribution.get_actions(deterministic=deterministic)
         if not deterministic and self.state_noise is not None:
-            mean = mean + self.state_noise.sample(std)[0]
+            mean = mean + self.state_noise.sample_noise(std)
         return actions.reshape((-1, *self.action_space.shape)), mean  # type: ignore[misc]
 
     def evaluate_actions(  # type: ignore[override]
@@ -187,8 +187,7 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
         if self.state_noise is None:
             state_log_prob = state_entropy = th.zeros_like(values)
         else:
-            state_log_prob = self.state_noise.log_density(next_internal_states - state_mean, state_std).sum(dim=1)
-            state_entropy = self.state_noise.entropy(state_std).sum(dim=1)
+            state_log_prob, state_entropy = self.state_noise.evaluate(next_internal_states - state_mean, state_std)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
         return Evaluation(values, log_prob, entropy, state_log_prob, state_entropy, state_std)
 

@@ -15,7 +15,6 @@ from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional as F
 
-from sb3_s2pg.common.actions import encode_actions
 from sb3_s2pg.common.algorithm import DIVERGED, StatefulAlgorithm
 from sb3_s2pg.common.diagnostics import gradient_norm
 from sb3_s2pg.common.observations import map_observations
@@ -184,7 +183,7 @@ class S2PGPPO(StatefulAlgorithm, PPO):
             self._check_finite("internal state", internal_states)
             self._check_finite("action", actions)
             executed = self.policy.executable_actions(actions)
-            next_state = self.policy.make_state(internal_states, encode_actions(self.action_space, executed))
+            next_state = self.policy.make_state(internal_states, self.policy.encode_actions(executed))
 
             new_obs, rewards, dones, infos = env.step(executed)
             self.num_timesteps += env.num_envs
@@ -355,16 +354,18 @@ class S2PGPPO(StatefulAlgorithm, PPO):
             logs["policy_gradient_loss"].append(policy_loss.item())
             logs["value_loss"].append(value_loss.item())
             logs["entropy_loss"].append(entropy_loss.item())
-            parts = {"": log_ratio + state_log_ratio}
             if self.policy.state_dim > 0:
                 logs["state_entropy_loss"].append(state_entropy_loss.item())
                 logs["state_std"].append(now.state_std.mean().item())
-                parts |= {"action_": log_ratio, "state_": state_log_ratio}
-            for name, part in parts.items():
-                # Approximate form of reverse KL Divergence, see http://joschu.net/blog/kl-approx.html
-                part_ratio = part.exp()
-                logs[f"{name}approx_kl"].append((part_ratio - 1 - part).mean().item())
-                logs[f"{name}clip_fraction"].append(((part_ratio - 1).abs() > clip_range).float().mean().item())
+            # Approximate form of reverse KL Divergence, see http://joschu.net/blog/kl-approx.html
+            log_ratios = th.stack([log_ratio + state_log_ratio, log_ratio, state_log_ratio])
+            differences = th.expm1(log_ratios)
+            kl_divergences = (differences - log_ratios).mean(dim=1).tolist()
+            clip_fractions = (differences.abs() > clip_range).float().mean(dim=1).tolist()
+            for name, kl, clipped in zip(("", "action_", "state_"), kl_divergences, clip_fractions, strict=True):
+                if name == "" or self.policy.state_dim > 0:
+                    logs[f"{name}approx_kl"].append(kl)
+                    logs[f"{name}clip_fraction"].append(clipped)
         return loss
 
     def learn(

@@ -69,7 +69,7 @@ class S2PGTD3Actor(StatefulActorMixin, Actor):
         :return: z' in [-1, 1] with noise, shape (batch, state_dim)
         """
         if std > 0 and self.state_noise is not None:
-            noise, _ = self.state_noise.sample(std * unit)
+            noise = self.state_noise.sample_noise(std * unit)
             internal_states = internal_states + noise.clamp(-clip * unit, clip * unit)
         return internal_states.clamp(-1, 1)
 
