@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_s2pg import S2PGSAC, GRUKernel, StateKernel
+from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3, GRUKernel, LinearKernel, StateKernel
 from sb3_s2pg.common.noise import GaussianStateNoise
 from sb3_s2pg.sac.policies import squash
 
@@ -185,3 +185,96 @@ def test_a_frozen_kernel_does_not_move():
     model.learn(130)
     assert all(th.equal(a, b) for a, b in zip(before, model.actor.kernel.parameters(), strict=True))
     assert not th.equal(head, model.actor.mu.weight)
+
+
+def test_linear_kernel_by_hand():
+    kernel = LinearKernel(3, 5, max_time_constant=50.0)
+    x, z = th.randn(4, 3), th.randn(4, 5)
+    kernel.requires_grad_(False)
+    mean, scale = kernel(x, z)
+    for row in range(4):
+        for entry in range(5):
+            gate = sum(kernel.gate.weight[entry, i] * x[row, i] for i in range(3)) + kernel.gate.bias[entry]
+            written = sum(kernel.write.weight[entry, i] * x[row, i] for i in range(3)) + kernel.write.bias[entry]
+            keep = 1 / (1 + math.exp(-gate))
+            share = math.sqrt(1 - keep**2)
+            assert mean[row, entry].item() == pytest.approx((keep * z[row, entry] + share * written).item(), abs=1e-5)
+            assert scale[row, entry].item() == pytest.approx(share, abs=1e-5)
+
+
+def test_linear_kernel_has_the_time_constants_that_it_promises():
+    kernel = LinearKernel(3, 40, max_time_constant=200.0)
+    state = th.ones(1, 40)
+    with th.no_grad():
+        kernel.gate.weight.zero_()
+        for _ in range(200):
+            state, _ = kernel(th.zeros(1, 3), state)
+    # (1 - 1/T)^200 for T from 1.5 to 200
+    assert state[0, 0].item() == pytest.approx(0, abs=1e-6)
+    assert state[0, -1].item() == pytest.approx((1 - 1 / 200) ** 200, rel=1e-3)
+
+
+def test_linear_kernel_stays_bounded_and_equally_large():
+    th.manual_seed(0)
+    kernel = LinearKernel(4, 64, max_time_constant=100.0)
+    state, squares = th.zeros(16, 64), th.zeros(64)
+    with th.no_grad():
+        for step in range(3000):
+            mean, scale = kernel(th.randn(16, 4), state)
+            state = mean + 0.05 * scale * th.randn_like(mean)
+            squares += state.square().mean(dim=0) * (step >= 1000)
+    size = (squares / 2000).sqrt()
+    # Inputs of size 1 in four entries: the size of an entry is that of what is written, whatever its time constant is
+    written = kernel.write.weight.norm(dim=1)
+    assert size.max() < 6
+    for part in (slice(0, 20), slice(22, 42), slice(44, 64)):
+        # (a weighted average of what was written would be smaller by sqrt(2 T), here up to 14 times)
+        assert 0.6 < (size[part] / written[part]).mean() < 1.8
+
+
+def test_linear_kernel_keeps_a_cue_that_noise_does_not_bury():
+    """From z 50 steps later, a linear layer still reads the sign of the first input, among distraction at every step."""
+    th.manual_seed(0)
+    kernel, n = LinearKernel(2, 64, max_time_constant=300.0), 2000
+    cue = th.randint(2, (n,)) * 2.0 - 1
+    state = kernel.initial_state(n)
+    with th.no_grad():
+        for step in range(51):
+            x = th.stack([cue * (step == 0), th.rand(n) * 2 - 1], dim=1)
+            mean, scale = kernel(x, state)
+            state = mean + 0.02 * scale * th.randn_like(mean)
+        half = n // 2
+        weights = th.linalg.lstsq(state[:half].double(), cue[:half, None].double()).solution
+        right = ((state[half:].double() @ weights).flatten().sign() == cue[half:]).double().mean()
+    assert right > 0.97
+
+
+@pytest.mark.parametrize("algorithm", [S2PGSAC, S2PGTD3])
+def test_where_z_is_bounded_the_linear_kernel_is_refused(algorithm):
+    with pytest.raises(ValueError, match=r"state_kernel_class=LinearKernel leaves \(-1, 1\).*gru.*S2PGPPO"):
+        algorithm("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs={"state_kernel_class": "linear"})
+
+
+def test_linear_kernel_that_forgets_at_once_is_refused():
+    with pytest.raises(ValueError, match=r"max_time_constant=1\.0"):
+        kwargs = {"state_kernel_class": "linear", "state_kernel_kwargs": {"max_time_constant": 1.0}}
+        S2PGPPO("MlpPolicy", "PendulumNoVel-v1", policy_kwargs=kwargs)
+
+
+@pytest.mark.parametrize("std_type, n_learned", [("state_dependent", 2), ("constant", 1), ("fixed", 0)])
+def test_types_of_std(std_type, n_learned):
+    noise = GaussianStateNoise(3, 4, log_std_init=-1.5, std_type=std_type)
+    assert sum(parameter.requires_grad for parameter in noise.parameters()) == n_learned
+    x, z, scale = th.randn(6, 3), th.randn(6, 4), th.rand(6, 4)
+    th.testing.assert_close(noise(x, z), th.full((6, 4), math.exp(-1.5)))
+    std = noise(x, z, scale)
+    th.testing.assert_close(std, (scale * math.exp(-1.5)).clamp(min=math.exp(-5.0)))
+    log_density, entropy = noise.evaluate(z, std)
+    by_torch = th.distributions.Normal(th.zeros(6, 4), std)
+    th.testing.assert_close(log_density, by_torch.log_prob(z).sum(dim=1))
+    th.testing.assert_close(entropy, by_torch.entropy().sum(dim=1))
+
+
+def test_type_of_std_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"std_type='learned'.*state_dependent"):
+        GaussianStateNoise(3, 4, std_type="learned")

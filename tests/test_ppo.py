@@ -120,7 +120,7 @@ def test_action_spaces(space, n_features, state_dim, tmp_path):
         {"policy_kwargs": {"share_features_extractor": True}},
         {"policy_kwargs": {"state_noise_kwargs": {"std_type": "state_dependent", "log_std_init": -2.0}}},
         {"policy_kwargs": {"state_noise_kwargs": {"std_type": "fixed"}, "kernel_lr_ratio": 0.0}},
-        {"policy_kwargs": {"state_kernel_kwargs": {"gated_noise": False, "input_gain": 2.0}}},
+        {"policy_kwargs": {"state_kernel_class": "gru", "state_kernel_kwargs": {"gated_noise": False, "input_gain": 2.0}}},
         {"policy_kwargs": {"actor_observation": [0, 1], "critic_observation": [1, 0, 2]}},
     ],
     ids=str,

@@ -23,7 +23,16 @@ def envs(space, n_envs=2):
 def make(space, policy_kwargs=None, **kwargs):
     kwargs = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "seed": 0, "device": "cpu", **kwargs}
     return S2PGPPO(
-        "MlpPolicy", envs(space), policy_kwargs={"net_arch": [4], "state_dim": 2, **(policy_kwargs or {})}, **kwargs
+        "MlpPolicy",
+        envs(space),
+        policy_kwargs={
+            "net_arch": [4],
+            "state_dim": 2,
+            "state_kernel_class": "gru",
+            "state_noise_kwargs": {"log_std_init": -3.0},
+            **(policy_kwargs or {}),
+        },
+        **kwargs,
     )
 
 
@@ -316,7 +325,8 @@ def test_loss_and_step_by_hand(space, clip_range_vf, max_grad_norm):
 
 def test_early_stopping_looks_at_the_joint_policy():
     """Only the kernel learns: pi_a's part of the divergence stays small, the joint one stops the training."""
-    model = make(BOX, target_kl=0.05, n_epochs=20, learning_rate=1e-2, batch_size=8)
+    kwargs = {"n_epochs": 20, "learning_rate": 1e-2, "batch_size": 8}
+    model = make(BOX, {"kernel_lr_ratio": 1.0}, target_kl=0.05, **kwargs)
     collect(model)
     with th.no_grad():
         # The action does not depend on anything any more

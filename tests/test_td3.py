@@ -43,7 +43,7 @@ def test_defaults_are_those_of_the_newest_td3():
     assert ours["state_noise"] == 0.05 and ours["state_refresh_rate"] == 1
 
     model = S2PGTD3("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, device="cpu", state_noise=0.08)
-    assert model.target_state_noise == pytest.approx(0.04) and model.target_state_noise_clip == pytest.approx(0.1)
+    assert model.policy.exploration_state_std == 0.08
     assert model.policy.state_dim == 32 and model.policy.net_arch == [400, 300]
     kwargs = {"state_noise": 0.08, "target_state_noise": 0.0, "target_state_noise_clip": 0.3}
     model = S2PGTD3("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, device="cpu", **kwargs)
@@ -205,10 +205,17 @@ def test_gradient_of_the_actor():
         th.testing.assert_close(parameter.grad, through_a + through_z)
 
 
+@pytest.mark.parametrize(
+    "noise, std, clip",
+    [
+        ({"state_noise": 0.0, "target_state_noise": 0.02, "target_state_noise_clip": 0.03}, 0.02, 0.03),
+        # By default half of the exploration noise, cut at 1.25 times it
+        ({"state_noise": 0.04}, 0.02, 0.05),
+    ],
+)
 @pytest.mark.parametrize("gated_noise", [False, True])
-def test_smoothing_noise_of_the_target(gated_noise):
+def test_smoothing_noise_of_the_target(gated_noise, noise, std, clip):
     """Observed where it enters the target critic: the given std in the kernel's unit, cut at the given multiple of it."""
-    noise = {"state_noise": 0.0, "target_state_noise": 0.02, "target_state_noise_clip": 0.03}
     model = make({"state_kernel_kwargs": {"gated_noise": gated_noise}}, **noise)
     batch, seen = model._sample_batch(10_000), {}
     model.critic_target.register_forward_pre_hook(lambda _, inputs: seen.update(a=inputs[2], z=inputs[3]))
@@ -218,10 +225,10 @@ def test_smoothing_noise_of_the_target(gated_noise):
     assert (unit.std() > 0.01) == gated_noise and (gated_noise or (unit == 1).all())
     inside = mean.abs() < 0.97
     noise = ((seen["z"] - mean) / unit)[inside]
-    assert noise.abs().max().item() == pytest.approx(0.03, rel=1e-3)
-    # A Gaussian that is cut at 1.5 times its std
-    share = math.erfc(1.5 / math.sqrt(2))
-    assert (noise.abs() > 0.0299).float().mean().item() == pytest.approx(share, abs=0.02)
+    assert noise.abs().max().item() == pytest.approx(clip, rel=1e-3)
+    # A Gaussian that is cut at 1.5 or 2.5 times its std
+    share = math.erfc(clip / std / math.sqrt(2))
+    assert (noise.abs() > 0.997 * clip).float().mean().item() == pytest.approx(share, abs=0.02)
     assert noise.mean().item() == pytest.approx(0, abs=1e-3)
     assert noise[noise.abs() < 0.02].std().item() == pytest.approx(0.02 * 0.5397, rel=0.05)  # within one std
     assert (seen["a"] - actions).abs().max() <= 0.5 + 1e-6 and (seen["a"] - actions).std() > 0.1
@@ -335,9 +342,11 @@ def test_exploration_survives_saving(tmp_path):
 @pytest.mark.parametrize(
     "kwargs, match",
     [
-        ({"state_noise": -0.1}, "state_noise=-0.1 must not be negative"),
-        ({"target_state_noise": -0.1}, "target_state_noise=-0.1 must not be negative"),
-        ({"target_state_noise_clip": -1.0}, "target_state_noise_clip=-1.0 must not be negative"),
+        ({"state_noise": None}, "state_noise=None must be a number"),
+        ({"state_noise": float("nan")}, "state_noise=nan must be a number"),
+        ({"state_noise": -0.1}, r"state_noise=-0\.1 must be a number"),
+        ({"target_state_noise": -0.1}, r"target_state_noise=-0\.1 must be a number"),
+        ({"target_state_noise_clip": -1.0}, r"target_state_noise_clip=-1\.0 must be a number"),
         ({"policy_kwargs": {"exploration_state_std": 0.1}}, "exploration_state_std is an argument of the algorithm"),
         ({"n_steps": 3}, "n_steps=3"),
         ({"env": "CartPoleNoVel-v1"}, "S2PGTD3 needs a Box action space.*S2PGPPO"),

@@ -13,12 +13,15 @@ class StateKernel(nn.Module):
 
     A kernel computes the *mean* of the next internal state, which is z' at zero noise; noise and squashing
     are added outside (paper, section 2: ``kappa(z' | o, z)``). A new kernel needs a ``forward``,
-    and nothing else has to be touched. For S2PGSAC the mean has to lie in (-1, 1): what leaves it is clipped and gets
-    no gradient (``train/state_saturated`` tells).
+    and nothing else has to be touched. For S2PGSAC and S2PGTD3 the mean has to lie in (-1, 1): what leaves it is clipped
+    and gets no gradient (``train/state_saturated`` tells). A kernel that does not promise that says ``bounded = False``.
 
     :param input_dim: Size of x, the observation features followed by the previous action (if the policy uses it)
     :param state_dim: Size of the internal state z
     """
+
+    # Whether the mean lies in (-1, 1) if z does
+    bounded = True
 
     def __init__(self, input_dim: int, state_dim: int):
         super().__init__()
@@ -103,27 +106,33 @@ class LinearKernel(StateKernel):
     """
     Gated diagonal linear recurrence: ``z' = keep * z + sqrt(1 - keep^2) * W x``, ``keep = sigmoid(V x + b)``.
 
-    What is written is weighted such that entries that keep for long are as large as those that keep for short: a reservoir
-    from which a linear layer can read the past. The mean is not bounded by (-1, 1): it is for S2PGPPO.
+    What is written is weighted such that entries that keep for long are as large as those that keep for short, so that
+    layers after it can read the distant past as well as the recent one (as in linear recurrent units,
+    arXiv 2303.06349). The noise is scaled in the same way. The mean is not bounded by (-1, 1): it is for S2PGPPO.
 
     :param input_dim: Size of x
     :param state_dim: Size of the internal state z
-    :param max_time_constant: At initialisation, entries keep for 1 to this many steps, spread evenly on a log scale
+    :param max_time_constant: At initialisation the entries have time constants from 1.5 steps to this many, spread evenly
+        on a log scale. For a cue that has to last L steps, several times L is a good choice
     :param input_gain: What is written has about this size at initialisation, for inputs of size 1
+    :raises ValueError: if the time constant is not greater than 1.5 steps
     """
 
-    def __init__(self, input_dim: int, state_dim: int, max_time_constant: float = 100.0, input_gain: float = 1.0):
+    bounded = False
+
+    def __init__(self, input_dim: int, state_dim: int, max_time_constant: float = 10.0, input_gain: float = 1.0):
         super().__init__(input_dim, state_dim)
-        if not max_time_constant > 1:
-            raise ValueError(f"max_time_constant={max_time_constant} must be greater than 1 step")
+        if not max_time_constant > 1.5:
+            raise ValueError(f"max_time_constant={max_time_constant} must be greater than 1.5 steps")
         self.write = nn.Linear(input_dim, state_dim)
         self.gate = nn.Linear(input_dim, state_dim)
-        # Orthogonal columns, and rows of size 1 however many entries there are
+        # Orthogonal columns, and rows of about size 1 however many entries there are
         nn.init.orthogonal_(self.write.weight, gain=input_gain * max(1.0, math.sqrt(state_dim / input_dim)))
         nn.init.zeros_(self.write.bias)
         time_constants = th.logspace(math.log10(1.5), math.log10(max_time_constant), state_dim)
         with th.no_grad():
-            self.gate.bias.copy_(th.log((time_constants - 1).clamp(min=0.1)))
+            # sigmoid(bias) = 1 - 1 / time constant
+            self.gate.bias.copy_(th.log(time_constants - 1))
 
     def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         keep = th.sigmoid(self.gate(inputs))

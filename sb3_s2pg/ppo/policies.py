@@ -14,6 +14,7 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_s2pg.common.kernels import StateKernel
 from sb3_s2pg.common.observations import ObservationSubset, batch_size_of
 from sb3_s2pg.common.policies import StatefulActorMixin, StatefulPolicy
 
@@ -62,14 +63,15 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
     :param lr_schedule: Learning rate schedule (could be constant)
     :param share_features_extractor: Whether actor and critic have one features extractor;
         None for yes if both see the same
-    :param kernel_lr_ratio: What the kernel's learning rate is multiplied by. What PPO knows about z' comes from noisy
-        returns: memory that changes slowly is what the heads can learn to read
+    :param state_kernel_class: State kernel, by name or as a class
+    :param kernel_lr_ratio: What the kernel's learning rate is multiplied by. All that PPO knows about z' comes from noisy
+        returns, and a memory that changes slowly is one that the heads can learn to read
     :param kwargs: As for ``StatefulPolicy`` and ``ActorCriticPolicy``
     :raises ValueError: if the memory is configured in a way that cannot work
     """
 
     # A learned std per entry; the floor is low, because a kernel that keeps for long scales its noise by little
-    default_state_noise_kwargs: ClassVar[dict[str, Any]] = {"std_type": "constant", "log_std_init": -3.0, "log_std_min": -10.0}
+    default_state_noise_kwargs: ClassVar[dict[str, Any]] = {"std_type": "constant", "log_std_init": -4.0, "log_std_min": -10.0}
 
     def __init__(
         self,
@@ -78,7 +80,8 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
         lr_schedule: Schedule,
         *args: Any,
         share_features_extractor: bool | None = None,
-        kernel_lr_ratio: float = 0.1,
+        state_kernel_class: str | type[StateKernel] = "linear",
+        kernel_lr_ratio: float = 0.03,
         **kwargs: Any,
     ):
         self._share_if_same = share_features_extractor
@@ -88,6 +91,7 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
             lr_schedule,
             *args,
             share_features_extractor=share_features_extractor is not False,
+            state_kernel_class=state_kernel_class,
             kernel_lr_ratio=kernel_lr_ratio,
             **kwargs,
         )

@@ -126,12 +126,11 @@ class S2PGTD3(S2PGOffPolicyAlgorithm, TD3):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        self.target_state_noise = 0.5 * self.state_noise if self.target_state_noise is None else self.target_state_noise
-        if self.target_state_noise_clip is None:
-            self.target_state_noise_clip = 1.25 * self.state_noise
         for name in ("state_noise", "target_state_noise", "target_state_noise_clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+            value = getattr(self, name)
+            by_default = value is None and name != "state_noise"
+            if not by_default and (not isinstance(value, (int, float)) or not value >= 0):
+                raise ValueError(f"{name}={value!r} must be a number that is not negative (0 is no noise)")
         self.policy_kwargs = {**self.policy_kwargs, "exploration_state_std": self.state_noise}
         super()._setup_model()
 
@@ -157,14 +156,13 @@ class S2PGTD3(S2PGOffPolicyAlgorithm, TD3):
         :param batch: Batch of the augmented MDP
         :return: The loss, a scalar
         """
-        assert self.target_state_noise is not None and self.target_state_noise_clip is not None
+        std = 0.5 * self.state_noise if self.target_state_noise is None else self.target_state_noise
+        clip = 1.25 * self.state_noise if self.target_state_noise_clip is None else self.target_state_noise_clip
         with th.no_grad():
             next_actions, next_internal_states, unit = self.actor_target(
                 self.policy.actor_subset(batch.next_observations), batch.next_states
             )
-            next_internal_states = self.actor_target.add_noise(
-                next_internal_states, unit, self.target_state_noise, self.target_state_noise_clip
-            )
+            next_internal_states = self.actor_target.add_noise(next_internal_states, unit, std, clip)
             noise = th.randn_like(next_actions) * self.target_policy_noise
             next_actions = (next_actions + noise.clamp(-self.target_noise_clip, self.target_noise_clip)).clamp(-1, 1)
             next_q_values = self.critic_target(
