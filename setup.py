@@ -28,7 +28,9 @@ setup(
         "extra": ["tensorboard", "tqdm", "rich"],
         # HalfCheetah and its relatives
         "mujoco": ["gymnasium[mujoco]"],
-        "tests": ["pytest", "tensorboard", "tqdm", "rich", "gymnasium[mujoco]"],
+        # RecurrentPPO and RL Zoo's settings, which the examples compare with
+        "examples": ["sb3-contrib", "rl_zoo3", "gymnasium[mujoco]", "tqdm", "rich"],
+        "tests": ["pytest", "tensorboard", "tqdm", "rich", "gymnasium[mujoco]", "sb3-contrib", "rl_zoo3"],
         "dev": ["ruff", "mypy"],
     },
     classifiers=[

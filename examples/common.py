@@ -23,9 +23,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
-from sb3_s2pg import S2PGSAC
+from sb3_s2pg import S2PGSAC, S2PGTD3
 
-ALGORITHMS: dict[str, type[SAC]] = {"SAC": SAC, "S2PGSAC": S2PGSAC}
+ALGORITHMS: dict[str, Any] = {"SAC": SAC, "S2PGSAC": S2PGSAC, "S2PGTD3": S2PGTD3}
 EVALUATION_SEED = 1000
 
 
@@ -168,8 +168,8 @@ def run_all(
     """
     Train several runs side by side; finished ones are kept, so that the same call goes on where it was stopped.
 
-    :param function: Trains a run
-    :param runs: File name and what to train; one process each
+    :param function: Trains a run; its result repeats the fields of the run
+    :param runs: File name and what to train (a dataclass); one process each
     :param folder: Where the results of finished runs are kept
     :param jobs: Number of runs side by side
     :param fresh: Whether to forget finished runs
@@ -183,13 +183,21 @@ def run_all(
         futures = []
         for name, run in runs:
             paths.append(folder / f"{name}.json")
-            if not paths[-1].exists():
+            if not _is_finished(run, paths[-1]):
                 futures.append(pool.submit(_train_and_keep, function, run, paths[-1]))
         for future in as_completed(futures):
             done = future.result()
             seconds = f"{done['training_seconds']:.0f} s"
             print(f"{done['label']}, seed {done['seed']}: {done['mean_return']:.1f} in {seconds}", flush=True)
     return [json.loads(path.read_text()) for path in paths]
+
+
+def _is_finished(run: Any, path: Path) -> bool:
+    if not path.exists():
+        return False
+    result = json.loads(path.read_text())
+    # Other settings under the same name are another run
+    return all(result.get(name) == value for name, value in asdict(run).items())
 
 
 def _train_and_keep(function: Callable[[Any], dict[str, Any]], run: Any, path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """
-Does memory solve hidden-velocity Pendulum? S2PG-SAC with its defaults, with a privileged critic, and with memory off.
+Does memory solve hidden-velocity Pendulum? S2PG-SAC with its defaults, with a privileged critic, and with memory off;
+S2PG-TD3 with its defaults.
 
     python examples/pendulum.py [--seeds 3] [--steps 20000] [--jobs 2] [--out results/pendulum]
 
@@ -27,6 +28,7 @@ VARIANTS: list[tuple[str, str, str, str, dict[str, Any], float | None]] = [
         None,
     ),
     ("SAC, full state", "SAC", "Pendulum-v1", "MlpPolicy", {}, None),
+    ("S2PG-TD3", "S2PGTD3", "PendulumNoVel-v1", "MlpPolicy", {}, -220),
 ]
 
 

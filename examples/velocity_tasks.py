@@ -7,7 +7,7 @@ S2PG-PPO beside RecurrentPPO and memoryless PPO on RL Zoo's hidden-velocity task
 
 RecurrentPPO has RL Zoo's settings for the task (ppo_lstm.yml), PPO those for the task that shows the velocity (ppo.yml),
 S2PG-PPO those of zoo_configs/s2pg_ppo.yml. Seeds are 0, 1, 2, ...; the model is the final one; evaluation is
-deterministic, on the same episodes for all; times are those of training alone, one thread each.
+deterministic, on the same episodes for all; times are processor seconds of training alone, one thread each.
 Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
 """
 
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import plot_learning_curves, run_all, save_figure, save_json
-from zoo import ZooRun, train_zoo, zoo_settings
 
-# Task: the one that shows the velocity, steps, and the steps of S2PG-PPO that take as long as RecurrentPPO's (or fewer)
+from zoo import ZooRun, train_zoo, zoo_settings  # isort: skip  (imports RL Zoo first, see there)
+from common import plot_learning_curves, run_all, save_figure, save_json
+
+# Task: the one that shows the velocity, RL Zoo's steps, and steps of S2PG-PPO that take no longer than RecurrentPPO's
 TASKS: dict[str, tuple[str, int, int | None]] = {
     "CartPoleNoVel-v1": ("CartPole-v1", 100_000, None),
     "PendulumNoVel-v1": ("Pendulum-v1", 100_000, 500_000),
@@ -58,6 +59,14 @@ def make_runs(task: str, seed: int, steps: int | None = None) -> list[tuple[str,
     return runs
 
 
+def cpu_seconds(result: dict[str, Any]) -> float:
+    """
+    :param result: Result of a run
+    :return: Processor seconds of training; the clock on the wall for results that are older than this number
+    """
+    return result.get("training_cpu_seconds", result["training_seconds"])
+
+
 def main() -> None:
     """Train what has not been trained yet, print a table, write JSON and a picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,20 +90,20 @@ def main() -> None:
     labels = list(dict.fromkeys(run.label for _, run in make_runs(args.task, 0, args.steps)))
     by_label = {label: [result for result in results if result["label"] == label] for label in labels}
     recurrent = next(label for label in labels if label.startswith("RecurrentPPO"))
-    slowest = np.mean([result["training_seconds"] for result in by_label[recurrent]])
+    reference = np.mean([cpu_seconds(result) for result in by_label[recurrent]])
     summary: dict[str, Any] = {}
     print(f"\n{'':32s} {'mean':>8s} {'seconds':>8s} {'of RecurrentPPO':>16s}   every seed")
     for label in labels:
         returns = [result["mean_return"] for result in by_label[label]]
-        seconds = float(np.mean([result["training_seconds"] for result in by_label[label]]))
+        seconds = float(np.mean([cpu_seconds(result) for result in by_label[label]]))
         summary[label] = {
             "mean": float(np.mean(returns)),
             "seeds": returns,
             "seconds": seconds,
-            "of_recurrent": seconds / slowest,
+            "of_recurrent": seconds / reference,
         }
         every = "  ".join(f"{value:.1f}" for value in returns)
-        print(f"{label:32s} {np.mean(returns):8.1f} {seconds:8.0f} {seconds / slowest:16.2f}   {every}")
+        print(f"{label:32s} {np.mean(returns):8.1f} {seconds:8.0f} {seconds / reference:16.2f}   {every}")
     print(f"{args.task}, {args.seeds} seeds, {results[0]['n_episodes']} deterministic episodes each, the same for all\n")
     save_json(out, {"task": args.task, "summary": summary, "results": results})
     save_figure(out, plot_learning_curves(results, f"{args.task}, {args.seeds} seeds"))

@@ -36,7 +36,7 @@ def test_pendulum_goes_on_where_it_was_stopped(tmp_path):
     arguments = ("--seeds=1", "--steps=150", "--jobs=1", f"--out={out}")
     run("pendulum.py", *arguments)
     first = json.loads(out.with_suffix(".json").read_text())
-    assert len(first["results"]) == 4 and set(first["summary"]["S2PG-SAC"]) == {"mean", "seeds", "to_reach"}
+    assert len(first["results"]) == 5 and set(first["summary"]["S2PG-SAC"]) == {"mean", "seeds", "to_reach"}
     # Only what is missing is trained again
     (tmp_path / "pendulum_runs" / "2_seed0_steps150.json").unlink()
     printed = run("pendulum.py", *arguments)
@@ -52,3 +52,31 @@ def test_update_time(tmp_path):
     rows = json.loads((tmp_path / "time.json").read_text())["rows"]
     assert len(rows) == 18 and all(row["ms"] > 0 for row in rows)
     assert "HalfCheetah" in printed and (tmp_path / "time.png").read_bytes()[:4] == PNG
+
+
+def test_velocity_tasks_with_settings_of_rl_zoo(tmp_path):
+    out = tmp_path / "cartpole"
+    printed = run("velocity_tasks.py", "CartPoleNoVel-v1", "--seeds=1", "--steps=512", "--jobs=1", f"--out={out}")
+    written = json.loads(out.with_suffix(".json").read_text())
+    labels = ["S2PG-PPO (0.512k)", "RecurrentPPO (0.512k)", "PPO, memoryless (0.512k)"]
+    assert list(written["summary"]) == labels and all(label in printed for label in labels)
+    for result, n_envs in zip(written["results"], (8, 8, 8), strict=True):
+        assert result["settings"]["n_envs"] == n_envs and len(result["returns"]) == 20
+        assert result["training_cpu_seconds"] > 0 and len(result["curve"]["steps"]) == 10
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
+def test_long_memory(tmp_path):
+    out = tmp_path / "memory"
+    run("long_memory.py", "--seeds=1", "--lengths=20", "--steps=500", "--jobs=1", f"--out={out}")
+    summary = json.loads(out.with_suffix(".json").read_text())["summary"]
+    assert list(summary) == ["L = 20, S2PG-PPO", "L = 20, RecurrentPPO"]
+    assert all(0 <= row["success"] <= 1 and row["cpu_seconds"] > 0 for row in summary.values())
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
+def test_steps_per_second(tmp_path):
+    run("steps_per_second.py", "--rounds=1", f"--out={tmp_path / 'speed'}")
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert len(rows) == 5 and all(row["steps_per_second"] > 0 for row in rows)
+    assert rows[0]["of PPO"] == rows[3]["of RecurrentPPO"] == 1

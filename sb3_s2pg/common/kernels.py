@@ -129,14 +129,16 @@ class LinearKernel(StateKernel):
         # Orthogonal columns, and rows of about size 1 however many entries there are
         nn.init.orthogonal_(self.write.weight, gain=input_gain * max(1.0, math.sqrt(state_dim / input_dim)))
         nn.init.zeros_(self.write.bias)
-        time_constants = th.logspace(math.log10(1.5), math.log10(max_time_constant), state_dim)
+        time_constants = th.logspace(math.log10(max_time_constant), math.log10(1.5), state_dim)
         with th.no_grad():
             # sigmoid(bias) = 1 - 1 / time constant
             self.gate.bias.copy_(th.log(time_constants - 1))
 
     def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
-        keep = th.sigmoid(self.gate(inputs))
-        share = th.sqrt(1 - keep.square())
+        logit = self.gate(inputs)
+        keep = th.sigmoid(logit)
+        # sqrt(1 - keep^2), in a form whose gradient is finite where keep is rounded to 1
+        share = (0.5 * (F.logsigmoid(-logit) + th.log1p(keep))).exp()
         return keep * states + share * self.write(inputs), share
 
 

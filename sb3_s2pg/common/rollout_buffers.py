@@ -48,6 +48,7 @@ class StatefulRolloutBuffer(RolloutBuffer):
 
     def reset(self) -> None:
         super().reset()
+        self._samples: StatefulRolloutBufferSamples | None = None
         self.states = np.zeros((self.buffer_size, self.n_envs, self.states_dim), dtype=np.float32)
         self.next_internal_states = np.zeros((self.buffer_size, self.n_envs, self.state_dim), dtype=np.float32)
         self.state_log_probs = np.zeros((self.buffer_size, self.n_envs), dtype=np.float32)
@@ -104,9 +105,8 @@ class StatefulRolloutBuffer(RolloutBuffer):
         n_samples = self.buffer_size * self.n_envs
         # As SB3 does; but the data becomes tensors once, not once per minibatch
         indices = self.to_torch(np.random.permutation(n_samples))
-        if not self.generator_ready:
+        if self._samples is None:
             self._samples = self.all_samples()
-            self.generator_ready = True
         for start in range(0, n_samples, batch_size or n_samples):
             chosen = indices[start : start + (batch_size or n_samples)]
             yield StatefulRolloutBufferSamples(

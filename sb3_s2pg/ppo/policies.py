@@ -118,6 +118,11 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
         super()._build(lr_schedule)
         self.optimizer = self.make_optimizer(self.parameters(), lr_schedule(1), self.kernel)
 
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """:return: Parameters of the state kernel and its noise"""
+        modules = [module for module in (self.kernel, self.state_noise) if module is not None]
+        return [parameter for module in modules for parameter in module.parameters()]
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         data.update(

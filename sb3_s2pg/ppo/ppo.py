@@ -1,3 +1,4 @@
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional as F
 
 from sb3_s2pg.common.algorithm import DIVERGED, StatefulAlgorithm
-from sb3_s2pg.common.diagnostics import gradient_norm
 from sb3_s2pg.common.observations import map_observations
 from sb3_s2pg.common.policies import DEFAULT_STATE_DIM, checked_state_dim
 from sb3_s2pg.common.rollout_buffers import StatefulDictRolloutBuffer, StatefulRolloutBuffer, StatefulRolloutBufferSamples
@@ -122,6 +122,8 @@ class S2PGPPO(StatefulAlgorithm, PPO):
 
     def _setup_model(self) -> None:
         self._check_policy_class()
+        if isinstance(self.state_ent_coef, (str, bool)) or not math.isfinite(self.state_ent_coef):
+            raise ValueError(f"state_ent_coef={self.state_ent_coef!r} must be a number")
         is_dict = isinstance(self.observation_space, spaces.Dict)
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = StatefulDictRolloutBuffer if is_dict else StatefulRolloutBuffer
@@ -182,10 +184,11 @@ class S2PGPPO(StatefulAlgorithm, PPO):
             actions, internal_states = (tensor.cpu().numpy() for tensor in sampled)
             self._check_finite("internal state", internal_states)
             self._check_finite("action", actions)
-            executed = self.policy.executable_actions(actions)
-            next_state = self.policy.make_state(internal_states, self.policy.encode_actions(executed))
+            # A name that SB3's callbacks may look for among the local variables
+            clipped_actions = self.policy.executable_actions(actions)
+            next_state = self.policy.make_state(internal_states, self.policy.encode_actions(clipped_actions))
 
-            new_obs, rewards, dones, infos = env.step(executed)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
 
             # Give access to local variables
@@ -275,7 +278,8 @@ class S2PGPPO(StatefulAlgorithm, PPO):
         logs: dict[str, list[float]] = defaultdict(list)
 
         for epoch in range(self.n_epochs):
-            logs["approx_kl"] = []  # of the last epoch, as in SB3
+            for part in ("", "action_", "state_"):
+                logs.pop(f"{part}approx_kl", None)  # of the last epoch, as in SB3
             stopped = False
             for batch in self.rollout_buffer.get(self.batch_size):
                 loss = self._loss(batch, clip_range, clip_range_vf, logs)
@@ -286,8 +290,7 @@ class S2PGPPO(StatefulAlgorithm, PPO):
                     break
                 self.policy.optimizer.zero_grad()
                 loss.backward()
-                gradient = th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                logs["grad_norm"].append(self._check_update("gradient", gradient))
+                self._clip_gradients(logs)
                 self.policy.optimizer.step()
             self._n_updates += 1
             if stopped:
@@ -302,11 +305,27 @@ class S2PGPPO(StatefulAlgorithm, PPO):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
         if self.policy.kernel is not None:
             states = buffer.states[..., : self.policy.state_dim]
-            self.logger.record("train/kernel_grad_norm", gradient_norm(self.policy.kernel))
             self.logger.record("train/state_abs", np.abs(buffer.next_internal_states).mean())
             self.logger.record("train/state_change", np.abs(buffer.next_internal_states - states).mean())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
+
+    def _clip_gradients(self, logs: dict[str, list[float]]) -> None:
+        """
+        Clip the gradients of the memory (kernel and noise) and those of all other networks to ``max_grad_norm`` each.
+        The score of z' is of size 1 / std: in a common norm it would leave next to nothing of the others.
+
+        :param logs: Where to append the norms before clipping
+        :raises ValueError: if they are not finite
+        """
+        memory = {id(parameter) for parameter in self.policy.memory_parameters()}
+        parts: tuple[list[th.nn.Parameter], list[th.nn.Parameter]] = ([], [])
+        for parameter in self.policy.parameters():
+            parts[id(parameter) in memory].append(parameter)
+        for name, part in zip(("grad_norm", "memory_grad_norm"), parts, strict=True):
+            if part:
+                norm = th.nn.utils.clip_grad_norm_(part, self.max_grad_norm)
+                logs[name].append(self._check_update("gradient", norm))
 
     def _loss(
         self,

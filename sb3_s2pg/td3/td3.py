@@ -34,7 +34,7 @@ class S2PGTD3(S2PGOffPolicyAlgorithm, TD3):
     :param n_steps: Only 1 is possible: z' at t + 1 does not match the observation at t + n
     :param state_noise: Std of the exploration noise on z', 0 for none. Here and below, the kernel may scale the noise
     :param target_state_noise: Std of the smoothing noise on the target's z'; None for half of ``state_noise``
-    :param target_state_noise_clip: Largest smoothing noise on the target's z'; None for 1.25 times ``state_noise``
+    :param target_state_noise_clip: Largest smoothing noise on the target's z'; None for 2.5 times its std
     :param state_refresh_rate: State refresh: how much of a stored z' is replaced by the one that the
         current kernel (with exploration noise) returns, from 0 (off) to 1; happens with the policy's delayed updates
     :param critic_history: Number of previous observations and actions of the episode that the critic sees;
@@ -157,7 +157,7 @@ class S2PGTD3(S2PGOffPolicyAlgorithm, TD3):
         :return: The loss, a scalar
         """
         std = 0.5 * self.state_noise if self.target_state_noise is None else self.target_state_noise
-        clip = 1.25 * self.state_noise if self.target_state_noise_clip is None else self.target_state_noise_clip
+        clip = 2.5 * std if self.target_state_noise_clip is None else self.target_state_noise_clip
         with th.no_grad():
             next_actions, next_internal_states, unit = self.actor_target(
                 self.policy.actor_subset(batch.next_observations), batch.next_states
