@@ -6,7 +6,8 @@ S2PG-PPO beside RecurrentPPO and memoryless PPO on RL Zoo's hidden-velocity task
     python examples/velocity_tasks.py MountainCarContinuousNoVel-v0 --seeds 3
 
 RecurrentPPO has RL Zoo's settings for the task (ppo_lstm.yml), PPO those for the task that shows the velocity (ppo.yml),
-S2PG-PPO those of zoo_configs/s2pg_ppo.yml. Seeds are 0, 1, 2, ...; the model is the final one; evaluation is
+S2PG-PPO those of zoo_configs/s2pg_ppo.yml; where it gets (at most) as much time as RecurrentPPO, that is more steps, its
+learning rate falls linearly to zero. Seeds are 0, 1, 2, ...; the model is the final one; evaluation is
 deterministic, on the same episodes for all; times are processor seconds of training alone, one thread each.
 Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
 """
@@ -23,7 +24,7 @@ from common import plot_learning_curves, run_all, save_figure, save_json
 # Task: the one that shows the velocity, RL Zoo's steps, and steps of S2PG-PPO that take no longer than RecurrentPPO's
 TASKS: dict[str, tuple[str, int, int | None]] = {
     "CartPoleNoVel-v1": ("CartPole-v1", 100_000, None),
-    "PendulumNoVel-v1": ("Pendulum-v1", 100_000, 500_000),
+    "PendulumNoVel-v1": ("Pendulum-v1", 100_000, 400_000),
     "MountainCarContinuousNoVel-v0": ("MountainCarContinuous-v0", 300_000, None),
 }
 
@@ -55,6 +56,8 @@ def make_runs(task: str, seed: int, steps: int | None = None) -> list[tuple[str,
     for label, algorithm, entry, n_steps in variants:
         label = f"{label} ({thousands(n_steps)})"
         settings = zoo_settings(algorithm, entry)
+        if "equal time" in label:
+            settings["learning_rate"] = f"lin_{settings['learning_rate']}"
         runs.append((f"{algorithm}_steps{n_steps}_seed{seed}", ZooRun(label, algorithm, task, seed, settings, n_steps)))
     return runs
 

@@ -209,9 +209,18 @@ def test_linear_kernel_has_the_time_constants_that_it_promises():
         kernel.gate.weight.zero_()
         for _ in range(200):
             state, _ = kernel(th.zeros(1, 3), state)
-    # (1 - 1/T)^200 for T from 1.5 to 200
-    assert state[0, 0].item() == pytest.approx(0, abs=1e-6)
-    assert state[0, -1].item() == pytest.approx((1 - 1 / 200) ** 200, rel=1e-3)
+    # (1 - 1/T)^200 for T from 200 to 1.5
+    assert state[0, 0].item() == pytest.approx((1 - 1 / 200) ** 200, rel=1e-3)
+    assert state[0, -1].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1.0, 100.0, 1e4])
+def test_linear_kernel_is_finite_for_large_inputs(size):
+    kernel = LinearKernel(3, 8, max_time_constant=1000.0)
+    mean, scale = kernel(size * th.randn(64, 3), th.randn(64, 8))
+    (mean.square().mean() + scale.square().mean()).backward()
+    assert th.isfinite(mean).all() and th.isfinite(scale).all()
+    assert all(th.isfinite(parameter.grad).all() for parameter in kernel.parameters())
 
 
 def test_linear_kernel_stays_bounded_and_equally_large():

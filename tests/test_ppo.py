@@ -336,7 +336,7 @@ def test_tensorboard_files(tmp_path):
     expected = {"approx_kl", "clip_fraction", "clip_range", "entropy_loss", "explained_variance", "learning_rate"}
     expected |= {"loss", "policy_gradient_loss", "value_loss", "std"}  # up to here SB3's
     expected |= {"action_approx_kl", "state_approx_kl", "action_clip_fraction", "state_clip_fraction", "state_std"}
-    expected |= {"state_entropy_loss", "state_abs", "state_change", "grad_norm", "kernel_grad_norm"}
+    expected |= {"state_entropy_loss", "state_abs", "state_change", "grad_norm", "memory_grad_norm"}
     assert {f"train/{name}" for name in expected} <= set(events.Tags()["scalars"])
     assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps"} <= set(events.Tags()["scalars"])
     values = {name: [event.value for event in events.Scalars(f"train/{name}")] for name in expected}
@@ -349,7 +349,7 @@ def test_tensorboard_files(tmp_path):
     assert all(0 < value < np.exp(-2.5) for value in values["state_std"])
     assert all(0 < value < 1 for value in values["state_abs"] + values["state_change"])
     assert all(value <= 1 for value in values["explained_variance"])
-    assert all(value > 0 for value in values["kernel_grad_norm"] + values["grad_norm"])
+    assert all(value > 0 for value in values["memory_grad_norm"] + values["grad_norm"])
     images = events.Images("eval/internal_states")
     assert [image.step for image in images] == [100, 200] and images[0].encoded_image_string[:4] == b"\x89PNG"
 

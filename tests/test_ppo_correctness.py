@@ -20,6 +20,9 @@ def envs(space, n_envs=2):
     return DummyVecEnv([lambda i=i: AnyAction(space, 5 + i, truncate=bool(i % 2)) for i in range(n_envs)])
 
 
+MEMORY = ("kernel.", "state_noise.")
+
+
 def make(space, policy_kwargs=None, **kwargs):
     kwargs = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "seed": 0, "device": "cpu", **kwargs}
     return S2PGPPO(
@@ -293,11 +296,19 @@ def test_loss_and_step_by_hand(space, clip_range_vf, max_grad_norm):
     loss = policy_loss + vf_coef * value_loss - ent_coef * entropy.mean() - state_ent_coef * state_entropy
     parameters = dict(policy.named_parameters())
     gradients = dict(zip(parameters, th.autograd.grad(loss, list(parameters.values())), strict=True))
-    norm = th.cat([gradient.flatten() for gradient in gradients.values()]).norm()
-    assert (norm > max_grad_norm) == (max_grad_norm == 0.01)
-    factor = min(1.0, max_grad_norm / (norm.item() + 1e-6))
+    # Memory and heads are clipped apart: the score of z' is of size 1 / std
+    norms, factors = {}, {}
+    for is_memory in (True, False):
+        part = [gradient.flatten() for name, gradient in gradients.items() if name.startswith(MEMORY) == is_memory]
+        norms[is_memory] = th.cat(part).norm()
+        assert (norms[is_memory] > max_grad_norm) == (max_grad_norm == 0.01)
+        factors[is_memory] = min(1.0, max_grad_norm / (norms[is_memory].item() + 1e-6))
     expected = {
-        name: (parameter - lr * (0.25 if name.startswith("kernel.") else 1.0) * factor * gradients[name]).detach().clone()
+        name: (
+            parameter - lr * (0.25 if name.startswith("kernel.") else 1.0) * factors[name.startswith(MEMORY)] * gradients[name]
+        )
+        .detach()
+        .clone()
         for name, parameter in parameters.items()
     }
     assert gradients["state_noise.log_std"].abs().min() > 0 and gradients["kernel.cell.weight_hh"].abs().max() > 0
@@ -310,7 +321,8 @@ def test_loss_and_step_by_hand(space, clip_range_vf, max_grad_norm):
         "entropy_loss": -entropy.mean(),
         "state_entropy_loss": -state_entropy,
         "state_std": std.mean(),
-        "grad_norm": norm,
+        "grad_norm": norms[False],
+        "memory_grad_norm": norms[True],
         "approx_kl": (ratio - 1 - log_ratio).mean(),
         "clip_fraction": ((ratio - 1).abs() > clip).float().mean(),
         "action_approx_kl": ((log_pi - batch.old_log_prob).exp() - 1 - (log_pi - batch.old_log_prob)).mean(),

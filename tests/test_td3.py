@@ -370,3 +370,17 @@ def test_files_of_another_kind(other, tmp_path):
     other("MlpPolicy", gym.make("PendulumNoVel-v1"), buffer_size=10, policy_kwargs={"net_arch": [8]}).save(tmp_path / "model")
     with pytest.raises(ValueError, match="loaded with the class that saved it"):
         S2PGTD3.load(tmp_path / "model")
+
+
+def test_the_std_of_the_noise_cannot_be_learned():
+    with pytest.raises(ValueError, match=r"cannot learn the std of its noise.*state_noise of the algorithm"):
+        make({"state_noise_kwargs": {"std_type": "constant"}})
+
+
+def test_load_with_the_same_policy_kwargs(tmp_path):
+    policy_kwargs = {"net_arch": [8], "state_dim": 3}
+    S2PGTD3("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs=policy_kwargs).save(tmp_path / "model")
+    loaded = S2PGTD3.load(tmp_path / "model", policy_kwargs=policy_kwargs)
+    assert loaded.policy.state_dim == 3 and loaded.policy.critic_history == loaded.critic_history == 8
+    with pytest.raises(ValueError, match="policy kwargs"):
+        S2PGTD3.load(tmp_path / "model", policy_kwargs={"net_arch": [8], "state_dim": 4})

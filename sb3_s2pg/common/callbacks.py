@@ -82,9 +82,12 @@ def plot_internal_states(states: np.ndarray, actions: np.ndarray, title: str = "
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-    image = upper.imshow(states.T, aspect="auto", interpolation="nearest", cmap="RdBu", vmin=-1, vmax=1)
+    # S2PGPPO's internal states and unbounded actions may be larger than 1
+    limit = max(1.0, float(np.abs(states).max(initial=0.0)))
+    image = upper.imshow(states.T, aspect="auto", interpolation="nearest", cmap="RdBu", vmin=-limit, vmax=limit)
     figure.colorbar(image, ax=upper, label="z")
     upper.set(ylabel="entry of the internal state", title=title)
     lower.plot(actions)
-    lower.set(xlabel="step of the episode", ylabel="action", ylim=(-1.1, 1.1))
+    action_limit = 1.1 * max(1.0, float(np.abs(actions).max(initial=0.0)))
+    lower.set(xlabel="step of the episode", ylabel="action", ylim=(-action_limit, action_limit))
     return figure

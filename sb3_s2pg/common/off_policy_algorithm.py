@@ -68,7 +68,6 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
             self.policy_kwargs.get("critic_observation"),
         )
         self.critic_history = resolve_critic_history(self.critic_history, actor_subset, critic_subset)
-        self.policy_kwargs = {**self.policy_kwargs, "critic_history": self.critic_history}
 
         is_dict = isinstance(self.observation_space, spaces.Dict)
         if self.replay_buffer_class is None:
@@ -89,8 +88,16 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
             "state_dim": state_dim,
             "critic_history": self.critic_history,
         }
+        # For the construction only: what is saved has to be what the user has given, or load() could not compare the two
+        of_user = self.policy_kwargs
+        self.policy_kwargs = {**of_user, **self._policy_arguments()}
         super()._setup_model()
+        self.policy_kwargs = of_user
         self.replay_buffer.initial_state = self.policy.initial_state(1)[0]
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        """:return: Arguments of the algorithm that it passes on to the policy"""
+        return {"critic_history": self.critic_history}
 
     def set_parameters(self, *args: Any, **kwargs: Any) -> None:
         super().set_parameters(*args, **kwargs)

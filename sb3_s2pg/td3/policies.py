@@ -104,6 +104,11 @@ class S2PGTD3Policy(StatefulOffPolicyPolicy):
     ):
         self.exploration_state_std = exploration_state_std
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        if self.state_noise_kwargs.get("std_type") != "fixed":
+            raise ValueError(
+                f"state_noise_kwargs={self.state_noise_kwargs}: a deterministic policy cannot learn the std of its noise, "
+                "leave std_type at 'fixed' and set state_noise of the algorithm"
+            )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "exploration_state_std": self.exploration_state_std}

@@ -131,8 +131,10 @@ class S2PGTD3(S2PGOffPolicyAlgorithm, TD3):
             by_default = value is None and name != "state_noise"
             if not by_default and (not isinstance(value, (int, float)) or not value >= 0):
                 raise ValueError(f"{name}={value!r} must be a number that is not negative (0 is no noise)")
-        self.policy_kwargs = {**self.policy_kwargs, "exploration_state_std": self.state_noise}
         super()._setup_model()
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {**super()._policy_arguments(), "exploration_state_std": self.state_noise}
 
     def _update(self, batch: StatefulReplayBufferSamples, gradient_step: int, logs: Logs) -> th.Tensor | None:
         self._optimize(self.critic, self._critic_loss(batch), "critic", logs)
