@@ -3,13 +3,13 @@ What memory costs on-policy: steps per second of S2PGPPO beside SB3's PPO and sb
 
     python examples/steps_per_second.py [--rounds 7] [--out results/steps_per_second]
 
-HalfCheetah, 4 environments, n_steps 512, batch 128, 10 epochs, networks of [64, 64], one thread. In every round each model
-collects one rollout and learns from it; the ratio is the median over the rounds.
+HalfCheetah, 4 environments, n_steps 512, batch 128, 10 epochs, networks of [64, 64]. In every round each model collects one
+rollout and learns from it; seconds are those of the processor, one thread; the ratio is the median over the rounds.
 """
 
 import argparse
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,10 @@ def main() -> None:
     speeds: dict[str, list[float]] = {name: [] for name in models}
     for number in range(args.rounds + 1):
         for name, model in models.items():
-            start = perf_counter()
+            start = process_time()
             model.learn(N_ENVS * N_STEPS, reset_num_timesteps=number == 0)
             if number > 0:  # the first round warms up
-                speeds[name].append(N_ENVS * N_STEPS / (perf_counter() - start))
+                speeds[name].append(N_ENVS * N_STEPS / (process_time() - start))
 
     rows: list[dict[str, Any]] = []
     print(f"{'':24s} {'steps/s':>8s} {'of PPO':>8s} {'of RecurrentPPO':>16s}")

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo import ZooRun, train_zoo, zoo_settings  # isort: skip  (imports RL Zoo first, see there)
+from zoo import ZOO_CONFIGS, ZooRun, train_zoo, zoo_settings  # isort: skip  (imports RL Zoo first, see there)
 from common import plot_learning_curves, run_all, save_figure, save_json
 
 # Task: the one that shows the velocity, RL Zoo's steps, and steps of S2PG-PPO that take no longer than RecurrentPPO's
@@ -79,21 +79,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="other than RL Zoo's")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--fresh", action="store_true", help="forget finished runs")
-    parser.add_argument("--only", help="train only variants with this in their file name, write no results")
+    parser.add_argument("--only", nargs="+", choices=list(ZOO_CONFIGS), help="train these alone, write no results")
+    parser.add_argument("--without", nargs="+", choices=list(ZOO_CONFIGS), default=[], help="leave these out")
     args = parser.parse_args()
     out = args.out or Path("results") / args.task
 
     runs = [run for seed in range(args.seeds) for run in make_runs(args.task, seed, args.steps)]
-    if args.only:
-        runs = [run for run in runs if args.only in run[0]]
+    runs = [run for run in runs if run[1].algorithm in (args.only or ZOO_CONFIGS) and run[1].algorithm not in args.without]
     results = run_all(train_zoo, runs, out.with_name(out.name + "_runs"), args.jobs, args.fresh)
     if args.only:
         return
 
-    labels = list(dict.fromkeys(run.label for _, run in make_runs(args.task, 0, args.steps)))
+    labels = list(dict.fromkeys(run.label for _, run in runs))
     by_label = {label: [result for result in results if result["label"] == label] for label in labels}
-    recurrent = next(label for label in labels if label.startswith("RecurrentPPO"))
-    reference = np.mean([cpu_seconds(result) for result in by_label[recurrent]])
+    recurrent = [cpu_seconds(result) for result in results if result["algorithm"] == "ppo_lstm"]
     summary: dict[str, Any] = {}
     print(f"\n{'':32s} {'mean':>8s} {'seconds':>8s} {'of RecurrentPPO':>16s}   every seed")
     for label in labels:
@@ -103,10 +102,11 @@ def main() -> None:
             "mean": float(np.mean(returns)),
             "seeds": returns,
             "seconds": seconds,
-            "of_recurrent": seconds / reference,
+            "of_recurrent": seconds / float(np.mean(recurrent)) if recurrent else None,
         }
         every = "  ".join(f"{value:.1f}" for value in returns)
-        print(f"{label:32s} {np.mean(returns):8.1f} {seconds:8.0f} {seconds / reference:16.2f}   {every}")
+        ratio = "" if not recurrent else f"{summary[label]['of_recurrent']:.2f}"
+        print(f"{label:32s} {np.mean(returns):8.1f} {seconds:8.0f} {ratio:>16s}   {every}")
     print(f"{args.task}, {args.seeds} seeds, {results[0]['n_episodes']} deterministic episodes each, the same for all\n")
     save_json(out, {"task": args.task, "summary": summary, "results": results})
     save_figure(out, plot_learning_curves(results, f"{args.task}, {args.seeds} seeds"))

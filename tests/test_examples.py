@@ -56,9 +56,9 @@ def test_update_time(tmp_path):
 
 def test_velocity_tasks_with_settings_of_rl_zoo(tmp_path):
     out = tmp_path / "cartpole"
-    printed = run("velocity_tasks.py", "CartPoleNoVel-v1", "--seeds=1", "--steps=512", "--jobs=1", f"--out={out}")
+    printed = run("velocity_tasks.py", "CartPoleNoVel-v1", "--seeds=1", "--steps=1024", "--jobs=1", f"--out={out}")
     written = json.loads(out.with_suffix(".json").read_text())
-    labels = ["S2PG-PPO (0.512k)", "RecurrentPPO (0.512k)", "PPO, memoryless (0.512k)"]
+    labels = ["S2PG-PPO (1.024k)", "RecurrentPPO (1.024k)", "PPO, memoryless (1.024k)"]
     assert list(written["summary"]) == labels and all(label in printed for label in labels)
     for result, n_envs in zip(written["results"], (8, 8, 8), strict=True):
         assert result["settings"]["n_envs"] == n_envs and len(result["returns"]) == 20
