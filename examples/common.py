@@ -103,7 +103,7 @@ def train(run: Run, curve_every: int = 1000, curve_episodes: int = 5, n_episodes
         run.env,
         seed=run.seed,
         device="cpu",
-        policy_kwargs=run.policy_kwargs,
+        policy_kwargs=dict(run.policy_kwargs),  # SB3's SAC writes into it
         tensorboard_log=run.tensorboard_log,
     )
     curve = LearningCurve(run.env, curve_every, curve_episodes)
