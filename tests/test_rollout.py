@@ -361,7 +361,7 @@ class KeepTruncations(BaseCallback):
     def _on_step(self):
         if self.locals["dones"][0]:
             terminal_obs, reward = self.locals["infos"][0]["terminal_observation"], float(self.locals["rewards"][0])
-            self.truncated.append((terminal_obs, reward, self.locals["internal_states"][0], self.locals["executed"][0]))
+            self.truncated.append((terminal_obs, reward, self.locals["internal_states"][0], self.locals["clipped_actions"][0]))
         return True
 
     def _on_rollout_end(self):
