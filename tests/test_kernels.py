@@ -194,9 +194,11 @@ def test_linear_kernel_by_hand():
     mean, scale = kernel(x, z)
     for row in range(4):
         for entry in range(5):
-            gate = sum(kernel.gate.weight[entry, i] * x[row, i] for i in range(3)) + kernel.gate.bias[entry]
-            written = sum(kernel.write.weight[entry, i] * x[row, i] for i in range(3)) + kernel.write.bias[entry]
-            keep = 1 / (1 + math.exp(-gate))
+            written, gate = (
+                sum(kernel.linear.weight[unit, i] * x[row, i] for i in range(3)) + kernel.linear.bias[unit]
+                for unit in (entry, 5 + entry)
+            )
+            keep = 1 - 1 / (1 + math.exp(-gate))
             share = math.sqrt(1 - keep**2)
             assert mean[row, entry].item() == pytest.approx((keep * z[row, entry] + share * written).item(), abs=1e-5)
             assert scale[row, entry].item() == pytest.approx(share, abs=1e-5)
@@ -206,7 +208,7 @@ def test_linear_kernel_has_the_time_constants_that_it_promises():
     kernel = LinearKernel(3, 40, max_time_constant=200.0)
     state = th.ones(1, 40)
     with th.no_grad():
-        kernel.gate.weight.zero_()
+        kernel.linear.weight[40:].zero_()  # the gates' rows
         for _ in range(200):
             state, _ = kernel(th.zeros(1, 3), state)
     # (1 - 1/T)^200 for T from 200 to 1.5
@@ -234,7 +236,7 @@ def test_linear_kernel_stays_bounded_and_equally_large():
             squares += state.square().mean(dim=0) * (step >= 1000)
     size = (squares / 2000).sqrt()
     # Inputs of size 1 in four entries: the size of an entry is that of what is written, whatever its time constant is
-    written = kernel.write.weight.norm(dim=1)
+    written = kernel.linear.weight[:64].norm(dim=1)
     assert size.max() < 6
     for part in (slice(0, 20), slice(22, 42), slice(44, 64)):
         # (a weighted average of what was written would be smaller by sqrt(2 T), here up to 14 times)

@@ -216,7 +216,7 @@ def test_training_that_diverges_leaves_the_weights_finite(space, kwargs, tmp_pat
 
 
 @pytest.mark.parametrize("space", ACTION_SPACES, ids=str)
-@pytest.mark.parametrize("parameter", ["kernel.write.bias", "action_net.bias", "value_net.bias"])
+@pytest.mark.parametrize("parameter", ["kernel.linear.bias", "action_net.bias", "value_net.bias"])
 def test_weights_that_are_not_finite(space, parameter):
     model = make(AnyAction(space), seed=0)
     model.learn(10)

@@ -34,7 +34,7 @@ class EnsembleLinear(nn.Module):
         :param inputs: Shape (n, batch, in_features), for the first n networks
         :return: Shape (n, batch, out_features)
         """
-        weight, bias = self.weight[: len(inputs)], self.bias[: len(inputs)]
+        weight, bias = first(self.weight, len(inputs)), first(self.bias, len(inputs))
         if weight.shape[2] == 1:
             # Twice as fast as a batched product with a single column
             return (inputs * weight.transpose(1, 2)).sum(dim=-1, keepdim=True) + bias
@@ -126,8 +126,17 @@ class StatefulCritic(BaseModel):
         n_critics = n_critics or self.n_critics
         augmented_actions = th.cat([actions, next_internal_states], dim=1).expand(n_critics, -1, -1)
         hidden = self.context_layer(th.cat(context, dim=1).expand(n_critics, -1, -1))
-        hidden = th.baddbmm(hidden, augmented_actions, self.action_weight[:n_critics])
+        hidden = th.baddbmm(hidden, augmented_actions, first(self.action_weight, n_critics))
         return self.q_networks(hidden)
+
+
+def first(parameter: th.Tensor, n: int) -> th.Tensor:
+    """
+    :param parameter: Parameter of several networks, one row each
+    :param n: Number of networks
+    :return: That of the first ones. A slice of all would cost a copy of the whole gradient
+    """
+    return parameter if n == len(parameter) else parameter[:n]
 
 
 def make_relu_inplace(module: nn.Module) -> None:

@@ -7,6 +7,10 @@ from torch import nn
 from torch.nn import functional as F
 
 
+# What a linear kernel writes at least
+MIN_SHARE = 1e-6
+
+
 class StateKernel(nn.Module):
     """
     Base class of state kernels.
@@ -104,7 +108,7 @@ class GRUKernel(StateKernel):
 
 class LinearKernel(StateKernel):
     """
-    Gated diagonal linear recurrence: ``z' = keep * z + sqrt(1 - keep^2) * W x``, ``keep = sigmoid(V x + b)``.
+    Gated diagonal linear recurrence: ``z' = keep * z + sqrt(1 - keep^2) * W x``, ``keep = 1 - sigmoid(V x + b)``.
 
     What is written is weighted such that entries that keep for long are as large as those that keep for short, so that
     layers after it can read the distant past as well as the recent one (as in linear recurrent units,
@@ -124,22 +128,24 @@ class LinearKernel(StateKernel):
         super().__init__(input_dim, state_dim)
         if not max_time_constant > 1.5:
             raise ValueError(f"max_time_constant={max_time_constant} must be greater than 1.5 steps")
-        self.write = nn.Linear(input_dim, state_dim)
-        self.gate = nn.Linear(input_dim, state_dim)
+        self.linear = nn.Linear(input_dim, 2 * state_dim)
+        # Rows of the weights: what is written, gate
+        write_weight, _ = self.linear.weight.data.chunk(2)
+        write_bias, gate_bias = self.linear.bias.data.chunk(2)
         # Orthogonal columns, and rows of about size 1 however many entries there are
-        nn.init.orthogonal_(self.write.weight, gain=input_gain * max(1.0, math.sqrt(state_dim / input_dim)))
-        nn.init.zeros_(self.write.bias)
+        nn.init.orthogonal_(write_weight, gain=input_gain * max(1.0, math.sqrt(state_dim / input_dim)))
+        nn.init.zeros_(write_bias)
         time_constants = th.logspace(math.log10(max_time_constant), math.log10(1.5), state_dim)
-        with th.no_grad():
-            # sigmoid(bias) = 1 - 1 / time constant
-            self.gate.bias.copy_(th.log(time_constants - 1))
+        # sigmoid(bias) = 1 / time constant
+        gate_bias.copy_(-th.log(time_constants - 1))
 
     def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
-        logit = self.gate(inputs)
-        keep = th.sigmoid(logit)
-        # sqrt(1 - keep^2), in a form whose gradient is finite where keep is rounded to 1
-        share = (0.5 * (F.logsigmoid(-logit) + th.log1p(keep))).exp()
-        return keep * states + share * self.write(inputs), share
+        write, gate = self.linear(inputs).chunk(2, dim=1)
+        leak = th.sigmoid(gate)
+        # sqrt(1 - keep^2), with a gradient that is finite where the gate is closed
+        share = (leak * (2 - leak) + MIN_SHARE**2).sqrt()
+        # keep * z + share * W x, in a form that also keeps time constants beyond single precision
+        return th.addcmul(th.addcmul(states, leak, states, value=-1), share, write), share
 
 
 KERNELS: dict[str, type[StateKernel]] = {"gru": GRUKernel, "linear": LinearKernel}

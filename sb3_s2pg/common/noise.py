@@ -80,9 +80,10 @@ class GaussianStateNoise(nn.Module):
         :param std: Its std, shape (batch, state_dim)
         :return: its log density and its entropy, shape (batch,) each
         """
-        volume = std.log().sum(dim=1) + 0.5 * math.log(2 * math.pi) * std.shape[1]
-        log_density = -0.5 * (noise / std).square().sum(dim=1) - volume
-        return log_density, volume + 0.5 * std.shape[1]
+        log_std, normalized = std.log(), noise / std
+        volume = 0.5 * math.log(2 * math.pi) * std.shape[1]
+        log_density = -th.addcmul(log_std, normalized, normalized, value=0.5).sum(dim=1) - volume
+        return log_density, log_std.sum(dim=1) + (volume + 0.5 * std.shape[1])
 
 
 def sample_gaussian(std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -103,14 +103,16 @@ class StatefulRolloutBuffer(RolloutBuffer):
         """
         assert self.full, "The rollout is not complete"
         n_samples = self.buffer_size * self.n_envs
-        # As SB3 does; but the data becomes tensors once, not once per minibatch
-        indices = self.to_torch(np.random.permutation(n_samples))
+        batch_size = batch_size or n_samples
+        # As SB3 does; but the data becomes tensors once, and is shuffled once an epoch, not once per minibatch
         if self._samples is None:
             self._samples = self.all_samples()
-        for start in range(0, n_samples, batch_size or n_samples):
-            chosen = indices[start : start + (batch_size or n_samples)]
+        indices = self.to_torch(np.random.permutation(n_samples))
+        shuffled = [map_observations(lambda value: value[indices], part) for part in self._samples]
+        for start in range(0, n_samples, batch_size):
+            rows = slice(start, start + batch_size)
             yield StatefulRolloutBufferSamples(
-                *(map_observations(lambda value: value[chosen], part) for part in self._samples)  # noqa: B023
+                *(map_observations(lambda value: value[rows], part) for part in shuffled)  # noqa: B023
             )
 
 

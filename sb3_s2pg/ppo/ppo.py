@@ -276,6 +276,10 @@ class S2PGPPO(StatefulAlgorithm, PPO):
             clip_range_vf = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
             self.logger.record("train/clip_range_vf", clip_range_vf)
         logs: dict[str, list[float]] = defaultdict(list)
+        in_memory = {id(parameter) for parameter in self.policy.memory_parameters()}
+        parts: dict[str, list[th.nn.Parameter]] = {"grad_norm": [], "memory_grad_norm": []}
+        for parameter in self.policy.parameters():
+            parts["memory_grad_norm" if id(parameter) in in_memory else "grad_norm"].append(parameter)
 
         for epoch in range(self.n_epochs):
             for part in ("", "action_", "state_"):
@@ -290,7 +294,7 @@ class S2PGPPO(StatefulAlgorithm, PPO):
                     break
                 self.policy.optimizer.zero_grad()
                 loss.backward()
-                self._clip_gradients(logs)
+                self._clip_gradients(parts, logs)
                 self.policy.optimizer.step()
             self._n_updates += 1
             if stopped:
@@ -310,21 +314,18 @@ class S2PGPPO(StatefulAlgorithm, PPO):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
 
-    def _clip_gradients(self, logs: dict[str, list[float]]) -> None:
+    def _clip_gradients(self, parts: dict[str, list[th.nn.Parameter]], logs: dict[str, list[float]]) -> None:
         """
         Clip the gradients of the memory (kernel and noise) and those of all other networks to ``max_grad_norm`` each.
         The score of z' is of size 1 / std: in a common norm it would leave next to nothing of the others.
 
+        :param parts: The two lists of parameters, by the name under which their norm is logged
         :param logs: Where to append the norms before clipping
         :raises ValueError: if they are not finite
         """
-        memory = {id(parameter) for parameter in self.policy.memory_parameters()}
-        parts: tuple[list[th.nn.Parameter], list[th.nn.Parameter]] = ([], [])
-        for parameter in self.policy.parameters():
-            parts[id(parameter) in memory].append(parameter)
-        for name, part in zip(("grad_norm", "memory_grad_norm"), parts, strict=True):
-            if part:
-                norm = th.nn.utils.clip_grad_norm_(part, self.max_grad_norm)
+        for name, parameters in parts.items():
+            if parameters:
+                norm = th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 logs[name].append(self._check_update("gradient", norm))
 
     def _loss(
@@ -365,8 +366,10 @@ class S2PGPPO(StatefulAlgorithm, PPO):
         # Approximate entropy when there is no analytical form
         entropy_loss = now.log_prob.mean() if now.entropy is None else -now.entropy.mean()
         state_entropy_loss = -now.state_entropy.mean()
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
-        loss = loss + self.state_ent_coef * state_entropy_loss
+        loss = policy_loss + self.vf_coef * value_loss
+        for coefficient, term in ((self.ent_coef, entropy_loss), (self.state_ent_coef, state_entropy_loss)):
+            if coefficient != 0:  # by default both are, and a gradient that is zero costs as much as any other
+                loss = loss + coefficient * term
 
         self._check_update("loss", loss)
         with th.no_grad():
