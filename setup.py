@@ -6,6 +6,8 @@ with open("sb3_s2pg/version.py") as file:
 with open("README.md", encoding="utf-8") as file:
     readme = file.read()
 
+ZOO = ["rl_zoo3[plots]", "requests", "moviepy", "tensorboard", "tqdm", "rich"]
+
 setup(
     name="sb3-s2pg",
     version=version["__version__"],
@@ -14,8 +16,10 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     keywords="reinforcement-learning stable-baselines3 recurrent POMDP memory sac gymnasium pytorch",
-    packages=find_packages(include=["sb3_s2pg", "sb3_s2pg.*"]),
-    package_data={"sb3_s2pg": ["py.typed"]},
+    # The hyperparameter files lie beside the package in a checkout, and inside of it in a wheel
+    packages=[*find_packages(include=["sb3_s2pg", "sb3_s2pg.*"]), "sb3_s2pg.zoo_configs"],
+    package_dir={"sb3_s2pg.zoo_configs": "zoo_configs"},
+    package_data={"sb3_s2pg": ["py.typed"], "sb3_s2pg.zoo_configs": ["*.yml"]},
     python_requires=">=3.10",
     install_requires=[
         "stable-baselines3>=2.2.1,<3",
@@ -30,7 +34,9 @@ setup(
         "mujoco": ["gymnasium[mujoco]"],
         # RecurrentPPO and RL Zoo's settings, which the examples compare with
         "examples": ["sb3-contrib", "rl_zoo3", "gymnasium[mujoco]", "tqdm", "rich"],
-        "tests": ["pytest", "tensorboard", "tqdm", "rich", "gymnasium[mujoco]", "sb3-contrib", "rl_zoo3"],
+        # The front door to RL Zoo: training, enjoying, videos (requests: RL Zoo imports it and does not ask for it)
+        "zoo": ZOO,
+        "tests": [*ZOO, "pytest", "tensorboard", "tqdm", "rich", "gymnasium[mujoco]", "sb3-contrib", "rl_zoo3"],
         "dev": ["ruff", "mypy"],
     },
     classifiers=[

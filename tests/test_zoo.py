@@ -1,0 +1,219 @@
+"""RL Zoo's commands with S2PG's algorithms and tasks, run as a user would run them, with a small budget."""
+
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+
+from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
+
+ALGORITHMS = {"s2pg_sac": S2PGSAC, "s2pg_td3": S2PGTD3, "s2pg_ppo": S2PGPPO}
+TASKS = {"s2pg_sac": "PendulumNoVel-v1", "s2pg_td3": "PendulumNoVel-v1", "s2pg_ppo": "CartPoleNoVel-v1"}
+# Steps of training, and of an evaluation interval: with the settings of the hyperparameter files
+BUDGET = {"s2pg_sac": (400, 200), "s2pg_td3": (400, 200), "s2pg_ppo": (2048, 1024)}
+ROOT = Path(__file__).parent.parent
+HEADLESS = {"SDL_VIDEODRIVER": "dummy", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+
+
+def zoo(folder: Path, *arguments: object, fails: bool = False) -> str:
+    """Run a command in a folder and return what it printed."""
+    command = [sys.executable, "-m", "sb3_s2pg.zoo", *map(str, arguments)]
+    environment = {**os.environ, **HEADLESS, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+class Trained:
+    """An agent that ``train`` has trained, in the folder layout of RL Zoo."""
+
+    def __init__(self, folder: Path, algo: str):
+        self.folder, self.algo, self.env = folder, algo, TASKS[algo]
+        steps, every = BUDGET[algo]
+        self.printed = zoo(
+            folder,
+            *("train", "--algo", algo, "--env", self.env, "-n", steps, "--seed", 0, "--device", "cpu", "--progress"),
+            *("--eval-freq", every, "--eval-episodes", 2, "--save-freq", every, "--tensorboard-log", "runs"),
+        )
+        self.logs = folder / "logs" / algo / f"{self.env}_1"
+        self.agent = self.logs / f"{self.env}.zip"
+        self.arguments = ("--algo", algo, "--env", self.env, "-f", "logs")
+
+
+@pytest.fixture(scope="module", params=list(ALGORITHMS))
+def trained(request, tmp_path_factory):
+    return Trained(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def trained_sac(tmp_path_factory):
+    return Trained(tmp_path_factory.mktemp("sac"), "s2pg_sac")
+
+
+def test_train_uses_the_file_of_this_package(trained):
+    assert f"Loading hyperparameters from: {ROOT / 'zoo_configs' / trained.algo}.yml" in trained.printed
+    assert "Overriding environment" not in trained.printed
+    model = ALGORITHMS[trained.algo].load(trained.agent, device="cpu")
+    assert model.num_timesteps == BUDGET[trained.algo][0]
+    evaluations = np.load(trained.logs / "evaluations.npz")
+    assert list(evaluations["timesteps"]) == [BUDGET[trained.algo][1], BUDGET[trained.algo][0]]
+    assert len(list(trained.logs.glob("rl_model_*_steps.zip"))) == 2
+    assert list((trained.folder / "runs" / trained.env).rglob("events.out.tfevents*"))
+
+
+def test_enjoy_carries_the_state_and_resets_it_at_episode_ends(trained):
+    """The printed returns are those of a loop by hand that carries it."""
+    from rl_zoo3 import create_test_env, get_saved_hyperparams
+
+    steps, arguments = 450, ("--no-render", "--seed", 3, "--device", "cpu")
+    printed = zoo(trained.folder, "enjoy", *trained.arguments, "-n", steps, *arguments)
+    returns = [float(line.split(":")[1]) for line in printed.splitlines() if line.startswith("Episode Reward:")]
+
+    hyperparams, stats = get_saved_hyperparams(str(trained.logs / trained.env), test_mode=True)
+    env = create_test_env(trained.env, stats_path=stats, seed=3, should_render=False, hyperparams=hyperparams)
+    model = ALGORITHMS[trained.algo].load(trained.agent, env=env, seed=3, device="cpu")
+    expected, total = [], 0.0
+    obs, state = env.reset(), None
+    for _ in range(steps):
+        action, state = model.predict(obs, state=state, deterministic=True)
+        obs, reward, done, _ = env.step(action)
+        total += reward[0]
+        if done[0]:
+            expected.append(total)
+            total, state = 0.0, None
+    assert len(expected) >= 2 and returns == pytest.approx(expected, abs=0.006)
+
+
+def test_record_video(trained):
+    zoo(trained.folder, "record_video", *trained.arguments, "-n", 100, "--load-best")
+    (video,) = (trained.logs / "videos").glob("best-model-*.mp4")
+    assert video.stat().st_size > 1000
+
+
+def test_continue_training(trained):
+    steps = BUDGET[trained.algo][1]
+    task = ("--algo", trained.algo, "--env", trained.env, "-i", trained.agent, "--device", "cpu")
+    printed = zoo(trained.folder, "train", *task, "-n", steps, "-f", "continued", "--eval-freq", -1)
+    assert "Loading pretrained agent" in printed
+    (agent,) = (trained.folder / "continued" / trained.algo).glob(f"*/{trained.env}.zip")
+    before, after = (ALGORITHMS[trained.algo].load(path, device="cpu") for path in (trained.agent, agent))
+    assert after._n_updates > before._n_updates
+    assert after.policy.state_dim == before.policy.state_dim
+
+
+def test_plots(trained):
+    zoo(trained.folder, "plot_train", "-a", trained.algo, "-e", trained.env, "-f", "logs", "-w", 1)
+    printed = zoo(
+        trained.folder, "all_plots", "-a", trained.algo, "-e", trained.env, "-f", "logs", "--no-display", "-o", "results"
+    )
+    best = np.load(trained.logs / "evaluations.npz")["results"].mean()
+    assert trained.env in printed and np.isfinite(best)
+    results = pickle.loads((trained.folder / "results.pkl").read_bytes())
+    assert trained.env in results["results_table"]["headers"] + [row[0] for row in results["results_table"]["value_matrix"]]
+    zoo(trained.folder, "plot_from_file", "-i", "results.pkl", "-l", trained.algo)
+
+
+def test_record_training_in_sub_processes_that_know_the_algorithm(trained_sac, monkeypatch, tmp_path):
+    """It starts ``record_video`` once per model, and joins what they wrote with ffmpeg."""
+    import imageio_ffmpeg
+
+    (tmp_path / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    # RL Zoo says `python`, which need not be the one that runs
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    zoo(trained_sac.folder, "record_training", *trained_sac.arguments, "-n", 60, "--deterministic")
+    names = {path.name.split("-s2pg_sac")[0] for path in (trained_sac.logs / "videos").glob("*.mp4")}
+    assert {"final-model", "best-model", "checkpoint-200", "checkpoint-400", "training.mp4"} <= names
+
+
+@pytest.mark.parametrize("algo", list(ALGORITHMS))
+def test_optimize_hyperparameters_in_two_processes_on_one_study(algo, tmp_path):
+    """Both take part in the study, and what they sample reaches the models."""
+    steps = BUDGET[algo][0] // 2
+    task = ("train", "--algo", algo, "--env", TASKS[algo], "-n", steps, "--device", "cpu", "--no-optim-plots")
+    study = ("--storage", f"sqlite:///{tmp_path / 'study.db'}", "--study-name", "memory", "--n-startup-trials", 1)
+    search = ("-optimize", "--n-trials", 3, "--n-evaluations", 1, "--eval-episodes", 1, "--pruner", "none")
+    zoo(tmp_path, *task, *study, *search, "--seed", 0)
+    search = ("-optimize", "--n-trials", 1, "--n-evaluations", 1, "--eval-episodes", 1, "--pruner", "none")
+    zoo(tmp_path, *task, *study, *search, "--seed", 1, "--optimization-log-path", "best")
+    trials = optuna.load_study(study_name="memory", storage=study[1]).trials
+    assert len(trials) == 4
+    finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    assert finished and all(np.isfinite(trial.value) for trial in finished)
+    assert {"state_dim", "state_kernel", "kernel_lr_ratio"} <= trials[3].params.keys()
+    if trials[3] in finished:
+        model = ALGORITHMS[algo].load(tmp_path / "best" / "trial_3" / "best_model.zip", device="cpu")
+        assert model.policy.state_dim == trials[3].params["state_dim"]
+        assert model.policy.kernel_lr_ratio == trials[3].params["kernel_lr_ratio"]
+
+
+def test_optimization_keeps_the_policy_kwargs_that_it_does_not_search(tmp_path):
+    config = {"PendulumNoVel-v1": {"policy": "MlpPolicy", "n_timesteps": 150, "policy_kwargs": "dict(use_previous_action=False)"}}
+    (tmp_path / "mine.yml").write_text(yaml.safe_dump(config))
+    task = ("train", "--algo", "s2pg_td3", "--env", "PendulumNoVel-v1", "--device", "cpu", "-conf", "mine.yml")
+    study = ("--storage", "sqlite:///study.db", "--study-name", "memory")
+    search = ("-optimize", "--n-trials", 1, "--n-evaluations", 1, "--eval-episodes", 1, "--no-optim-plots")
+    zoo(tmp_path, *task, *study, *search, "--optimization-log-path", "best")
+    model = S2PGTD3.load(tmp_path / "best" / "trial_0" / "best_model.zip", device="cpu")
+    assert not model.policy.use_previous_action
+
+
+def test_models_that_only_act_have_no_replay_buffer_to_speak_of(trained_sac):
+    """RL Zoo's list of off-policy algorithms, whose buffer it does not allocate, lies inside of its functions."""
+    load = (
+        "import rl_zoo3, sb3_s2pg.zoo\n"
+        "for playing in (True, False):\n"
+        "    sb3_s2pg.zoo.register(for_playing=playing)\n"
+        f"    model = rl_zoo3.ALGOS['s2pg_sac'].load({str(trained_sac.agent)!r}, device='cpu')\n"
+        "    print(type(model).__name__, model.replay_buffer.buffer_size)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines() == ["S2PGSAC 1", "S2PGSAC 1000000"]
+
+
+def test_a_wheel_carries_the_hyperparameter_files(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)], check=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    where = "import sb3_s2pg.zoo; print(*(sb3_s2pg.zoo.default_config(algo) for algo in sb3_s2pg.zoo.ZOO_ALGORITHMS))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run(
+        [sys.executable, "-c", where], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+    )
+    files = done.stdout.split()
+    assert [Path(file).parent.parent.parent for file in files] == [tmp_path / "installed"] * 3
+    for file, algo in zip(files, ALGORITHMS, strict=True):
+        assert Path(file).read_text() == (ROOT / "zoo_configs" / f"{algo}.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "usage: python -m sb3_s2pg.zoo"),
+        (["trian"], "unknown command 'trian'"),
+        (["train", "--algo", "s2pg_sca"], "invalid choice: 's2pg_sca'"),
+        (["train", "--algo", "s2pg_sac", "--env", "PendulumNoVal-v1"], "you maybe meant PendulumNoVel-v1"),
+        (["enjoy", "--algo", "s2pg_sac", "--env", "PendulumNoVel-v1", "-f", "nothing"], "nothing"),
+    ],
+)
+def test_mistakes_end_in_a_message(tmp_path, arguments, message):
+    assert message in zoo(tmp_path, *arguments, fails=True)
+
+
+def test_help(tmp_path):
+    assert "record_video" in zoo(tmp_path, "--help")
+    assert "s2pg_td3" in zoo(tmp_path, "train", "--help")
