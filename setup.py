@@ -28,9 +28,14 @@ setup(
         "extra": ["tensorboard", "tqdm", "rich"],
         # HalfCheetah and its relatives
         "mujoco": ["gymnasium[mujoco]"],
+        # LunarLander; not gymnasium[box2d], which 0.29.1 compiles with swig
+        "box2d": ["box2d", "pygame-ce"],
         # RecurrentPPO and RL Zoo's settings, which the examples compare with
         "examples": ["sb3-contrib", "rl_zoo3", "gymnasium[mujoco]", "tqdm", "rich"],
-        "tests": ["pytest", "tensorboard", "tqdm", "rich", "gymnasium[mujoco]", "sb3-contrib", "rl_zoo3"],
+        "tests": [
+            *("pytest", "tensorboard", "tqdm", "rich", "sb3-contrib", "rl_zoo3"),
+            *("gymnasium[mujoco]", "box2d", "pygame-ce"),
+        ],
         "dev": ["ruff", "mypy"],
     },
     classifiers=[

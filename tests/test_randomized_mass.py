@@ -112,7 +112,7 @@ def test_everything_is_put_back_on_close():
 
 
 def test_no_contact_is_missed():
-    """MuJoCo looks for contacts inside bounds; about 20 of these 300 would be missed with the original ones."""
+    """MuJoCo looks for contacts inside bounds, which older versions keep when sizes change: about 20 of 300 were missed."""
     env = RandomizedMass(gym.make(f"Ant-v{VERSION}"), changes=[0.3])
     env.reset(seed=0)
     model, data = env.unwrapped.model, env.unwrapped.data

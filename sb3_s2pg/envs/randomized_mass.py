@@ -73,7 +73,7 @@ class RandomizedMass(gym.Wrapper, gym.utils.RecordConstructorArgs):
         model.body_inertia[:] = original["body_inertia"] * factor[:, None]
         model.geom_size[:, 0] = original["geom_size"][:, 0] * factor[model.geom_bodyid]
 
-        # As much wider as the widest geom has become
+        # As much wider as the widest geom has become; newer versions of MuJoCo do it themselves, in mj_setConst
         wider = np.maximum(model.geom_size[:, 0] - original["geom_size"][:, 0], 0)
         model.geom_rbound[:] = original["geom_rbound"] + wider
         model.geom_aabb[:, 3:] = original["geom_aabb"][:, 3:] + wider[:, None]
