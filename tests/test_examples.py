@@ -84,7 +84,7 @@ def test_steps_per_second(tmp_path):
 
 def test_tasks(tmp_path):
     printed = run("tasks.py", f"--out={tmp_path / 'tasks'}")
-    # One line for each, and where the picture is; nothing had to be left out
-    lines = [line for line in printed.splitlines() if "-v" in line]
+    # A line for each; one with spaces in it says that there is no OpenGL to render with, where there is none
+    lines = [line for line in printed.splitlines() if "-v" in line and " " not in line]
     assert len(lines) == 15 and lines[0] == "CartPoleNoVelPriv-v1" and lines[-1] == "FirstStepCue20-v0"
     assert (tmp_path / "tasks.png").read_bytes()[:4] == PNG
