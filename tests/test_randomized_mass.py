@@ -1,5 +1,7 @@
 """Masses that are redrawn at each reset, seen by the critic alone."""
 
+import pickle
+
 import gymnasium as gym
 import mujoco
 import numpy as np
@@ -88,6 +90,15 @@ def test_the_same_seed_gives_the_same_masses_and_the_same_episode():
     # Every reset draws anew
     assert len(set(draws)) > 1
     np.testing.assert_array_equal(env.reset(seed=7)[1]["mass_change"], draws[0])
+
+
+def test_a_pickled_environment_draws_the_same():
+    env = gym.make(f"HopperNoVelMass-v{VERSION}")
+    env.reset(seed=0)
+    copy = pickle.loads(pickle.dumps(env))
+    for seed in (3, None):
+        np.testing.assert_array_equal(env.reset(seed=seed)[0]["privileged"], copy.reset(seed=seed)[0]["privileged"])
+        np.testing.assert_array_equal(env.unwrapped.model.body_mass, copy.unwrapped.model.body_mass)
 
 
 def test_all_changes_are_equally_likely_and_bodies_independent():
