@@ -6,7 +6,12 @@ with open("sb3_s2pg/version.py") as file:
 with open("README.md", encoding="utf-8") as file:
     readme = file.read()
 
-ZOO = ["rl_zoo3[plots]", "requests", "moviepy", "tensorboard", "tqdm", "rich"]
+EXTRA = ["tensorboard", "tqdm", "rich"]
+MUJOCO = ["gymnasium[mujoco]"]
+# Not gymnasium[box2d], which 0.29.1 compiles with swig
+BOX2D = ["box2d", "pygame-ce"]
+# requests: RL Zoo imports it and does not ask for it
+ZOO = ["rl_zoo3[plots]", "sb3-contrib", "requests", "moviepy", "pygame-ce", *EXTRA]
 
 setup(
     name="sb3-s2pg",
@@ -29,14 +34,16 @@ setup(
     ],
     extras_require={
         # TensorBoard logs and the progress bar
-        "extra": ["tensorboard", "tqdm", "rich"],
+        "extra": EXTRA,
         # HalfCheetah and its relatives
-        "mujoco": ["gymnasium[mujoco]"],
+        "mujoco": MUJOCO,
+        # LunarLander
+        "box2d": BOX2D,
         # RecurrentPPO and RL Zoo's settings, which the examples compare with
-        "examples": ["sb3-contrib", "rl_zoo3", "gymnasium[mujoco]", "tqdm", "rich"],
-        # The front door to RL Zoo: training, enjoying, videos (requests: RL Zoo imports it and does not ask for it)
+        "examples": ["sb3-contrib", "rl_zoo3", *MUJOCO, *EXTRA],
+        # The front door to RL Zoo: training, enjoying, videos
         "zoo": ZOO,
-        "tests": [*ZOO, "pytest", "tensorboard", "tqdm", "rich", "gymnasium[mujoco]", "sb3-contrib", "rl_zoo3"],
+        "tests": [*ZOO, *MUJOCO, *BOX2D, "pytest"],
         "dev": ["ruff", "mypy"],
     },
     classifiers=[

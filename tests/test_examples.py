@@ -80,3 +80,11 @@ def test_steps_per_second(tmp_path):
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
     assert len(rows) == 5 and all(row["steps_per_second"] > 0 for row in rows)
     assert rows[0]["of PPO"] == rows[3]["of RecurrentPPO"] == 1
+
+
+def test_tasks(tmp_path):
+    printed = run("tasks.py", f"--out={tmp_path / 'tasks'}")
+    # A line for each; one with spaces in it says that there is no OpenGL to render with, where there is none
+    lines = [line for line in printed.splitlines() if "-v" in line and " " not in line]
+    assert len(lines) == 15 and lines[0] == "CartPoleNoVelPriv-v1" and lines[-1] == "FirstStepCue20-v0"
+    assert (tmp_path / "tasks.png").read_bytes()[:4] == PNG
