@@ -5,14 +5,18 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import optuna
 import pytest
 import yaml
+from gymnasium import make, spaces
 
 from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
+from sb3_s2pg.envs import list_tasks
 
 ALGORITHMS = {"s2pg_sac": S2PGSAC, "s2pg_td3": S2PGTD3, "s2pg_ppo": S2PGPPO}
 TASKS = {"s2pg_sac": "PendulumNoVel-v1", "s2pg_td3": "PendulumNoVel-v1", "s2pg_ppo": "CartPoleNoVel-v1"}
@@ -212,6 +216,29 @@ def test_a_wheel_carries_the_hyperparameter_files(tmp_path):
 )
 def test_mistakes_end_in_a_message(tmp_path, arguments, message):
     assert message in zoo(tmp_path, *arguments, fails=True)
+
+
+@pytest.mark.parametrize("algo", list(ALGORITHMS))
+def test_every_task_has_settings_that_fit(algo, tmp_path):
+    """A model is made of every entry of the file, and acts."""
+    from sb3_s2pg.zoo import default_config, register
+    from sb3_s2pg.zoo.experiment import S2PGExperimentManager
+
+    register()
+    entries = yaml.safe_load(Path(default_config(algo)).read_text())
+    fitting = {task.id for task in list_tasks() if algo == "s2pg_ppo" or isinstance(make(task.id).action_space, spaces.Box)}
+    assert fitting <= entries.keys()
+    of_other_versions = {entry for entry in entries if entry not in gym.registry}
+    assert "default" in of_other_versions and len(of_other_versions) < len(entries) / 2
+    for env_id in sorted(fitting):
+        small = {"n_envs": 1, "n_steps": 64} if algo == "s2pg_ppo" else {"buffer_size": 10}
+        manager = S2PGExperimentManager(Namespace(), algo, env_id, str(tmp_path), seed=0, device="cpu", hyperparams=small)
+        manager.verbose = 0
+        model, _ = manager.setup_experiment()
+        assert type(model) is ALGORITHMS[algo]
+        actions, _ = model.predict(model.env.reset())
+        assert model.action_space.contains(actions[0])
+        model.env.close()
 
 
 def test_help(tmp_path):
