@@ -1,7 +1,7 @@
 """RL Zoo's commands with S2PG's algorithms and tasks, run as a user would run them, with a small budget."""
 
 import os
-import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -114,16 +114,19 @@ def test_continue_training(trained):
     assert after.policy.state_dim == before.policy.state_dim
 
 
-def test_plots(trained):
+def test_plot_train(trained):
     zoo(trained.folder, "plot_train", "-a", trained.algo, "-e", trained.env, "-f", "logs", "-w", 1)
-    printed = zoo(
-        trained.folder, "all_plots", "-a", trained.algo, "-e", trained.env, "-f", "logs", "--no-display", "-o", "results"
-    )
-    best = np.load(trained.logs / "evaluations.npz")["results"].mean()
-    assert trained.env in printed and np.isfinite(best)
-    results = pickle.loads((trained.folder / "results.pkl").read_bytes())
-    assert trained.env in results["results_table"]["headers"] + [row[0] for row in results["results_table"]["value_matrix"]]
-    zoo(trained.folder, "plot_from_file", "-i", "results.pkl", "-l", trained.algo)
+
+
+def test_plots_of_several_runs(trained_sac, tmp_path):
+    # RL Zoo's plot_from_file wants more than one run
+    for number in (1, 2):
+        shutil.copytree(trained_sac.logs, tmp_path / "logs" / "s2pg_sac" / f"PendulumNoVel-v1_{number}")
+    runs = ("-a", "s2pg_sac", "-e", "PendulumNoVel-v1", "-f", "logs")
+    printed = zoo(tmp_path, "all_plots", *runs, "--no-display", "-o", "results")
+    last = np.load(trained_sac.logs / "evaluations.npz")["results"][-1].mean()
+    assert f"|PendulumNoVel-v1|{last:.0f} +/- 0|" in printed.replace(" |", "|")
+    zoo(tmp_path, "plot_from_file", "-i", "results.pkl")
 
 
 def test_record_training_in_sub_processes_that_know_the_algorithm(trained_sac, monkeypatch, tmp_path):
