@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from zoo import ZooRun, make_model, zoo_settings  # isort: skip  (imports RL Zoo first, see there)
 from common import LearningCurve, learn, plot_learning_curves, run_all, save_figure, save_json
 from stable_baselines3.common.callbacks import BaseCallback
+from zoo import ZooRun, make_model, zoo_settings
 
 # Steps of S2PG-PPO, by length
 NO_LIMIT = 10**9

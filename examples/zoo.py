@@ -9,19 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import rl_zoo3  # isort: skip  (it registers the hidden-velocity tasks, too, and warns if they exist)
+import rl_zoo3
 import torch as th
 import yaml
 from common import LearningCurve, learn
-from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_s2pg import S2PGPPO
+from sb3_s2pg.zoo import default_config, register
+from sb3_s2pg.zoo.experiment import S2PGExperimentManager
 
-rl_zoo3.ALGOS["s2pg_ppo"] = S2PGPPO
+register()
 
 ZOO_CONFIGS = {
-    "s2pg_ppo": Path(__file__).parent.parent / "zoo_configs" / "s2pg_ppo.yml",
+    **{name: Path(default_config(name) or "") for name in ("s2pg_sac", "s2pg_ppo")},
+    "sac": Path(rl_zoo3.__file__).parent / "hyperparams" / "sac.yml",
     "ppo": Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo.yml",
     "ppo_lstm": Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo_lstm.yml",
 }
@@ -59,7 +60,7 @@ def make_model(run: ZooRun) -> BaseAlgorithm:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         config = Path(folder) / "config.yml"
         config.write_text(yaml.safe_dump({run.env: copy.deepcopy(run.settings)}))
-        manager = ExperimentManager(
+        manager = S2PGExperimentManager(
             Namespace(), run.algorithm, run.env, folder, n_timesteps=run.steps, seed=run.seed, device="cpu", config=str(config)
         )
         manager.verbose = 0

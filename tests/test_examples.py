@@ -76,7 +76,7 @@ def test_long_memory(tmp_path):
 
 
 def test_steps_per_second(tmp_path):
-    run("steps_per_second.py", "--rounds=1", f"--out={tmp_path / 'speed'}")
+    run("steps_per_second.py", "--rounds=2", f"--out={tmp_path / 'speed'}")
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
     assert len(rows) == 5 and all(row["steps_per_second"] > 0 for row in rows)
     assert rows[0]["of PPO"] == rows[3]["of RecurrentPPO"] == 1
