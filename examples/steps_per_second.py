@@ -14,7 +14,6 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-import numpy as np
 import torch as th
 from common import newest, save_figure, save_json
 from matplotlib.figure import Figure

@@ -6,7 +6,6 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-
 # What a linear kernel writes at least
 MIN_SHARE = 1e-6
 
