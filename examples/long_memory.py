@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch as th
-
 from common import LearningCurve, learn, plot_learning_curves, run_all, save_figure, save_json
 from stable_baselines3.common.callbacks import BaseCallback
 from zoo import ZooRun, make_model, zoo_settings

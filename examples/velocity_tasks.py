@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from common import plot_learning_curves, run_all, save_figure, save_json
 from zoo import ZOO_CONFIGS, ZooRun, train_zoo, zoo_settings
 

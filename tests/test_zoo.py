@@ -30,9 +30,7 @@ def zoo(folder: Path, *arguments: object, fails: bool = False) -> str:
     """Run a command in a folder and return what it printed."""
     command = [sys.executable, "-m", "sb3_s2pg.zoo", *map(str, arguments)]
     environment = {**os.environ, **HEADLESS, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -165,7 +163,9 @@ def test_optimize_hyperparameters_in_two_processes_on_one_study(algo, tmp_path):
 
 
 def test_optimization_keeps_the_policy_kwargs_that_it_does_not_search(tmp_path):
-    config = {"PendulumNoVel-v1": {"policy": "MlpPolicy", "n_timesteps": 150, "policy_kwargs": "dict(use_previous_action=False)"}}
+    config = {
+        "PendulumNoVel-v1": {"policy": "MlpPolicy", "n_timesteps": 150, "policy_kwargs": "dict(use_previous_action=False)"}
+    }
     (tmp_path / "mine.yml").write_text(yaml.safe_dump(config))
     task = ("train", "--algo", "s2pg_td3", "--env", "PendulumNoVel-v1", "--device", "cpu", "-conf", "mine.yml")
     study = ("--storage", "sqlite:///study.db", "--study-name", "memory")
