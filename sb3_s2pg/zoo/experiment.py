@@ -25,7 +25,7 @@ class S2PGExperimentManager(ExperimentManager):
     """
 
     def __init__(self, args: Any, algo: str, *other_args: Any, config: str | None = None, **kwargs: Any):
-        super().__init__(args, algo, *other_args, config=config or default_config(algo), **kwargs)
+        super().__init__(args, algo, *other_args, config=config or default_config(algo), **kwargs)  # type: ignore[misc]
 
     def load_trial(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         sampled = super().load_trial(*args, **kwargs)
@@ -49,5 +49,5 @@ class S2PGExperimentManager(ExperimentManager):
             def sample_on_top_of_file(*args: Any) -> dict[str, Any]:
                 return merged(of_file, sample(*args))
 
-            hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo] = sample_on_top_of_file
+            hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo] = sample_on_top_of_file  # type: ignore[assignment]
         super().hyperparameters_optimization()
