@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ import optuna
 import pytest
 import yaml
 from gymnasium import make, spaces
+from rl_zoo3 import hyperparams_opt
 
 from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
 from sb3_s2pg.envs import list_tasks
@@ -142,24 +144,34 @@ def test_record_training_in_sub_processes_that_know_the_algorithm(trained_sac, m
 
 
 @pytest.mark.parametrize("algo", list(ALGORITHMS))
-def test_optimize_hyperparameters_in_two_processes_on_one_study(algo, tmp_path):
-    """Both take part in the study, and what they sample reaches the models."""
-    steps = BUDGET[algo][0] // 2
-    task = ("train", "--algo", algo, "--env", TASKS[algo], "-n", steps, "--device", "cpu", "--no-optim-plots")
-    study = ("--storage", f"sqlite:///{tmp_path / 'study.db'}", "--study-name", "memory", "--n-startup-trials", 1)
-    search = ("-optimize", "--n-trials", 3, "--n-evaluations", 1, "--eval-episodes", 1, "--pruner", "none")
-    zoo(tmp_path, *task, *study, *search, "--seed", 0)
+def test_optimize_hyperparameters_in_several_processes_on_one_study(algo, tmp_path):
+    """All take part in the study, what they sample reaches the models, and a trial can be trained."""
+    task = ("train", "--algo", algo, "--env", TASKS[algo], "-n", BUDGET[algo][1], "--device", "cpu")
+    study = ("--storage", f"sqlite:///{tmp_path / 'study.db'}", "--study-name", "memory")
     search = ("-optimize", "--n-trials", 1, "--n-evaluations", 1, "--eval-episodes", 1, "--pruner", "none")
-    zoo(tmp_path, *task, *study, *search, "--seed", 1, "--optimization-log-path", "best")
+    search += ("--no-optim-plots", "--optimization-log-path", "best")
+    zoo(tmp_path, *task, *study, *search, "--seed", 0)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda seed: zoo(tmp_path, *task, *study, *search, "--seed", seed), (1, 2)))
     trials = optuna.load_study(study_name="memory", storage=study[1]).trials
-    assert len(trials) == 4
+    assert [trial.number for trial in trials] == [0, 1, 2]
     finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
     assert finished and all(np.isfinite(trial.value) for trial in finished)
-    assert {"state_dim", "state_kernel", "kernel_lr_ratio"} <= trials[3].params.keys()
-    if trials[3] in finished:
-        model = ALGORITHMS[algo].load(tmp_path / "best" / "trial_3" / "best_model.zip", device="cpu")
-        assert model.policy.state_dim == trials[3].params["state_dim"]
-        assert model.policy.kernel_lr_ratio == trials[3].params["kernel_lr_ratio"]
+    for trial in finished:
+        model = ALGORITHMS[algo].load(tmp_path / "best" / f"trial_{trial.number}" / "best_model.zip", device="cpu")
+        assert model.policy.state_dim == trial.params["state_dim"]
+        assert model.policy.kernel_lr_ratio == trial.params["kernel_lr_ratio"]
+    assert len({trial.params["kernel_lr_ratio"] for trial in trials}) == 3
+
+    # Older versions of RL Zoo cannot train a trial
+    if hasattr(hyperparams_opt, "HYPERPARAMS_CONVERTER"):
+        zoo(tmp_path, *task, *study, "--trial-id", 1, "--eval-freq", -1, "-f", "trial")
+        (agent,) = (tmp_path / "trial" / algo).glob(f"*/{TASKS[algo]}.zip")
+        model = ALGORITHMS[algo].load(agent, device="cpu")
+        assert model.policy.state_dim == trials[1].params["state_dim"]
+        # What the study does not search stays as the file says
+        of_file = yaml.safe_load((ROOT / "zoo_configs" / f"{algo}.yml").read_text())[TASKS[algo]]
+        assert ("ortho_init=False" in of_file.get("policy_kwargs", "")) == (getattr(model.policy, "ortho_init", True) is False)
 
 
 def test_optimization_keeps_the_policy_kwargs_that_it_does_not_search(tmp_path):

@@ -135,6 +135,9 @@ def make_converter(convert: Callable[[dict[str, Any]], dict[str, Any]]) -> Calla
     def convert_with_memory(params: dict[str, Any]) -> dict[str, Any]:
         memory = {name: value for name, value in params.items() if name in MEMORY_PARAMETERS}
         others = {name: value for name, value in params.items() if name not in MEMORY_PARAMETERS}
+        if others.get("noise_type", "") is None:
+            # A trial without action noise: RL Zoo would pass these on to the algorithm
+            del others["noise_type"], others["noise_std"]
         return merged(convert(others), convert_memory(memory))
 
     return convert_with_memory
