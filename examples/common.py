@@ -74,6 +74,25 @@ class LearningCurve(BaseCallback):
         return True
 
 
+class TimeLimit(BaseCallback):
+    """
+    Stop training when the time is over.
+
+    :param seconds: Seconds of the processor
+    :param curve: Evaluates meanwhile; its time does not count
+    """
+
+    def __init__(self, seconds: float, curve: LearningCurve):
+        super().__init__()
+        self.seconds, self.curve = seconds, curve
+
+    def _on_training_start(self) -> None:
+        self.start = process_time()
+
+    def _on_step(self) -> bool:
+        return process_time() - self.start - self.curve.seconds[1] < self.seconds
+
+
 def evaluation_returns(model: BaseAlgorithm, env: str, n_episodes: int) -> list[float]:
     """
     :param model: The model

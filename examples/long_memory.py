@@ -12,13 +12,11 @@ Finished runs are kept in a folder beside the results: the same call goes on whe
 import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import numpy as np
 import torch as th
-from common import LearningCurve, learn, plot_learning_curves, run_all, save_figure, save_json
-from stable_baselines3.common.callbacks import BaseCallback
+from common import LearningCurve, TimeLimit, learn, plot_learning_curves, run_all, save_figure, save_json
 from zoo import ZooRun, make_model, zoo_settings
 
 # Steps of S2PG-PPO, by length
@@ -37,25 +35,6 @@ RECURRENT_PPO: dict[str, Any] = {
     "learning_rate": 1e-3,
     "policy_kwargs": "dict(lstm_hidden_size=64, enable_critic_lstm=True, net_arch=dict(pi=[64], vf=[64]))",
 }
-
-
-class TimeLimit(BaseCallback):
-    """
-    Stop training when the time is over.
-
-    :param seconds: Seconds of the processor
-    :param curve: Evaluates meanwhile; its time does not count
-    """
-
-    def __init__(self, seconds: float, curve: LearningCurve):
-        super().__init__()
-        self.seconds, self.curve = seconds, curve
-
-    def _on_training_start(self) -> None:
-        self.start = process_time()
-
-    def _on_step(self) -> bool:
-        return process_time() - self.start - self.curve.seconds[1] < self.seconds
 
 
 @dataclass
