@@ -10,8 +10,8 @@ EXTRA = ["tensorboard", "tqdm", "rich"]
 MUJOCO = ["gymnasium[mujoco]"]
 # Not gymnasium[box2d], which 0.29.1 compiles with swig
 BOX2D = ["box2d", "pygame-ce"]
-# requests: RL Zoo imports it and does not ask for it
-ZOO = ["rl_zoo3[plots]", "sb3-contrib", "requests", "moviepy", "pygame-ce", *EXTRA]
+# RL Zoo imports requests and does not ask for it; the plots of its older versions do not work with pandas 3
+ZOO = ["rl_zoo3[plots]", "pandas<3", "sb3-contrib", "requests", "moviepy", "pygame-ce", *EXTRA]
 
 setup(
     name="sb3-s2pg",

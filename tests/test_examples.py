@@ -88,3 +88,25 @@ def test_tasks(tmp_path):
     lines = [line for line in printed.splitlines() if "-v" in line and " " not in line]
     assert len(lines) == 15 and lines[0] == "CartPoleNoVelPriv-v1" and lines[-1] == "FirstStepCue20-v0"
     assert (tmp_path / "tasks.png").read_bytes()[:4] == PNG
+
+
+def test_front_door(tmp_path):
+    out = tmp_path / "front_door"
+    run("front_door.py", "--seeds=1", "--steps=300", "--jobs=1", f"--out={out}")
+    summary = json.loads(out.with_suffix(".json").read_text())["summary"]
+    assert {name: len(row["seeds"]) for name, row in summary.items()} == {
+        "s2pg_sac, PendulumNoVel-v1": 1,
+        "s2pg_ppo, CartPoleNoVel-v1": 1,
+    }
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
+def test_half_cheetah_gives_recurrent_ppo_the_same_time(tmp_path):
+    out = tmp_path / "cheetah"
+    run("half_cheetah.py", "--seeds=1", "--steps=200", "--jobs=1", f"--out={out}")
+    summary = json.loads(out.with_suffix(".json").read_text())["summary"]
+    assert [row["steps"] for row in summary.values()][:2] == [200, 200]
+    stateful, _, recurrent = summary.values()
+    # It stops when a step ends after the time is over, or after a rollout has been learned from
+    assert recurrent["steps"] < 20 * 200 and recurrent["cpu_seconds"] >= stateful["cpu_seconds"]
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG

@@ -143,6 +143,13 @@ def test_record_training_in_sub_processes_that_know_the_algorithm(trained_sac, m
     assert {"final-model", "best-model", "checkpoint-200", "checkpoint-400", "training.mp4"} <= names
 
 
+def test_benchmark_in_sub_processes_that_know_the_algorithm(trained_sac):
+    arguments = ("--log-dir", "logs", "--benchmark-dir", "benchmark", "--no-hub", "--test-mode", "-n", 450)
+    printed = zoo(trained_sac.folder, "benchmark", *arguments)
+    assert "Evaluating s2pg_sac on PendulumNoVel-v1" in printed and "2 Episodes" in printed
+    assert "|s2pg_sac|PendulumNoVel-v1|" in (trained_sac.folder / "benchmark" / "benchmark.md").read_text().replace(" ", "")
+
+
 @pytest.mark.parametrize("algo", list(ALGORITHMS))
 def test_optimize_hyperparameters_in_several_processes_on_one_study(algo, tmp_path):
     """All take part in the study, what they sample reaches the models, and a trial can be trained."""

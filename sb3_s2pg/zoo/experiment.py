@@ -4,8 +4,10 @@ import contextlib
 import io
 from typing import Any
 
+from gymnasium import spaces
 from rl_zoo3 import hyperparams_opt
 from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from sb3_s2pg.zoo.hyperparams import merged
@@ -26,6 +28,14 @@ class S2PGExperimentManager(ExperimentManager):
 
     def __init__(self, args: Any, algo: str, *other_args: Any, config: str | None = None, **kwargs: Any):
         super().__init__(args, algo, *other_args, config=config or default_config(algo), **kwargs)  # type: ignore[misc]
+
+    def _preprocess_action_noise(
+        self, hyperparams: dict[str, Any], saved_hyperparams: dict[str, Any], env: VecEnv
+    ) -> dict[str, Any]:
+        if isinstance(env.action_space, spaces.Box):
+            # Older versions of RL Zoo leave it at zero for a file without noise; a search then samples noise of that size
+            self.n_actions = env.action_space.shape[0]
+        return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
 
     def load_trial(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         sampled = super().load_trial(*args, **kwargs)
