@@ -569,3 +569,18 @@ def test_cuda(tmp_path):
         np.testing.assert_allclose(
             model.predict(obs, deterministic=True)[1], loaded.predict(obs, deterministic=True)[1], atol=1e-5
         )
+
+
+def test_linear_schedules_do_not_turn_negative_in_the_last_rollout():
+    """A rollout of 64 steps for a total of 10: SB3's progress remaining would be -5.4."""
+    rates = []
+
+    def linear(progress_remaining):
+        rates.append(progress_remaining)
+        return 1e-3 * progress_remaining
+
+    model = S2PGPPO("MlpPolicy", "CartPoleNoVel-v1", learning_rate=linear, n_steps=64, batch_size=64, n_epochs=1, seed=0)
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    model.learn(10)
+    assert min(rates) == 0 and model.num_timesteps == 64
+    assert all(th.equal(value, before[name]) for name, value in model.policy.state_dict().items())

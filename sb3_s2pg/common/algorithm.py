@@ -108,6 +108,11 @@ class StatefulAlgorithm(BaseAlgorithm):
             )
         return number
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        # The last rollout may go beyond the total: a linear schedule would turn negative, and training into its opposite
+        self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
+
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
