@@ -23,6 +23,7 @@ import torch as th
 from common import evaluation_returns, run_all, save_figure, save_json
 from matplotlib.figure import Figure
 from rl_zoo3 import create_test_env, get_saved_hyperparams
+from zoo import zoo_settings
 
 from sb3_s2pg.zoo import ZOO_ALGORITHMS
 
@@ -38,6 +39,7 @@ class CommandRun:
     algorithm: str
     env: str
     seed: int
+    settings: dict[str, Any]  # of the file: with others it is another run
     steps: int = -1  # those of the file
 
 
@@ -51,7 +53,7 @@ def train_by_command(run: CommandRun) -> dict[str, Any]:
         command = [sys.executable, "-m", "sb3_s2pg.zoo", "train", "--algo", run.algorithm, "--env", run.env, "-f", folder]
         command += ["--seed", str(run.seed), "-n", str(run.steps), "--eval-freq", "-1", "--device", "cpu"]
         start = perf_counter()
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
         seconds = perf_counter() - start
         logs = Path(folder) / run.algorithm / f"{run.env}_1"
         hyperparams, stats = get_saved_hyperparams(str(logs / run.env), test_mode=True)
@@ -75,7 +77,7 @@ def main() -> None:
     runs = []
     for algorithm, env, _ in TASKS:
         for seed in range(args.seeds):
-            run = CommandRun(f"{algorithm}, {env}", algorithm, env, seed, args.steps)
+            run = CommandRun(f"{algorithm}, {env}", algorithm, env, seed, zoo_settings(algorithm, env), args.steps)
             runs.append((f"{algorithm}_seed{seed}_steps{args.steps}", run))
     results = run_all(train_by_command, runs, args.out.with_name(args.out.name + "_runs"), args.jobs, args.fresh)
 

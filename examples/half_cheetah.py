@@ -5,8 +5,8 @@ RecurrentPPO, which gets as much processor time as S2PG-SAC took.
     python examples/half_cheetah.py [--seeds 3] [--steps 100000] [--jobs 2] [--out results/half_cheetah]
 
 S2PG-SAC has the settings of zoo_configs/s2pg_sac.yml, SAC the same warm-up and SB3's defaults, RecurrentPPO those of RL Zoo's
-ppo_lstm.yml for MuJoCo tasks. Seeds are 0, 1, 2, ...; the model is the final one; evaluation is deterministic, on the same 20
-episodes for all; times are processor seconds of training alone, one thread each. About 35 minutes a run.
+ppo_lstm.yml for HalfCheetah-v4. Seeds are 0, 1, 2, ...; the model is the final one; evaluation is deterministic, on the same
+20 episodes for all; times are processor seconds of training alone, one thread each. About 35 minutes a run.
 Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
 
     stateful = zoo_settings("s2pg_sac", privileged)
     memoryless = {**{name: stateful[name] for name in ("n_timesteps", "learning_starts")}, "policy": "MlpPolicy"}
-    recurrent = {"normalize": True, "n_timesteps": 1e6, "policy": "MlpLstmPolicy"}
+    recurrent = zoo_settings("ppo_lstm", "HalfCheetah-v4")
     runs = []
     for seed in range(args.seeds):
         for label, algorithm, env, settings in (

@@ -121,7 +121,22 @@ def test_an_actor_without_observation():
         make(OnlyPrivileged(), "MultiInputPolicy")
 
 
-@pytest.mark.parametrize("hidden, match", [([5], "do not exist"), ([0, 1, 2], "hides the whole observation")])
+@pytest.mark.parametrize("name", ["ent_coef_learning_rate", "state_ent_coef_learning_rate"])
+@pytest.mark.parametrize("value", ["lin_3e-4", -1e-3, True])
+def test_learning_rates_of_the_temperatures(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value!r} must be a number"):
+        make(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "hidden, match",
+    [
+        ([5], "do not exist"),
+        ([0, 1, 2], "hides the whole observation"),
+        ([True, False, False], "neither indices nor names"),
+        ([1.5], "neither indices nor names"),
+    ],
+)
 def test_partial_observation(hidden, match):
     with pytest.raises(ValueError, match=match):
         PartialObservation(gym.make("Pendulum-v1"), hidden=hidden)

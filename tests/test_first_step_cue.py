@@ -31,6 +31,18 @@ def test_environment_checkers():
     sb3_check_env(gym.make("FirstStepCue-v0", length=3, n_cues=2, n_distractors=1))
 
 
+def test_picture_shows_the_observation():
+    env = gym.make("FirstStepCue-v0", render_mode="rgb_array")
+    observation, _ = env.reset(seed=0)
+    for _ in range(2):
+        picture = env.render()
+        assert picture.shape == (40, 240, 3) and picture.dtype == np.uint8
+        np.testing.assert_allclose(picture[20, 20::40, 0] / 127.5 - 1, observation, atol=0.01)
+        observation, *_ = env.step(0)
+    with pytest.raises(ValueError, match="render_mode='human'"):
+        FirstStepCue(render_mode="human")
+
+
 def test_spaces_and_arguments():
     env = gym.make("FirstStepCue-v0", length=5, n_cues=3, n_distractors=4).unwrapped
     assert (env.length, env.observation_space.shape, env.action_space.n) == (5, (7,), 3)

@@ -143,7 +143,7 @@ class LinearKernel(StateKernel):
         leak = th.sigmoid(gate)
         # sqrt(1 - keep^2), with a gradient that is finite where the gate is closed
         share = (leak * (2 - leak) + MIN_SHARE**2).sqrt()
-        # keep * z + share * W x, in a form that also keeps time constants beyond single precision
+        # keep * z + share * W x, without a product for `keep`
         return th.addcmul(th.addcmul(states, leak, states, value=-1), share, write), share
 
 

@@ -18,10 +18,16 @@ class FirstStepCue(gym.Env):
     :param length: Number of steps from the cue to the action that counts
     :param n_cues: Number of cues
     :param n_distractors: Number of noise entries
-    :raises ValueError: if a number is too small
+    :param render_mode: None or ``"rgb_array"``
+    :raises ValueError: if a number is too small, or if there is no such mode
     """
 
-    def __init__(self, length: int = 20, n_cues: int = 4, n_distractors: int = 2):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium's own form)
+
+    def __init__(self, length: int = 20, n_cues: int = 4, n_distractors: int = 2, render_mode: str | None = None):
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode={render_mode!r} must be None or 'rgb_array'")
+        self.render_mode = render_mode
         for name, value, least in (("length", length, 1), ("n_cues", n_cues, 2), ("n_distractors", n_distractors, 1)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name}={value!r} must be an integer >= {least}")
@@ -34,6 +40,7 @@ class FirstStepCue(gym.Env):
         if self.steps == 0:
             observation[self.cue] = 1.0
         observation[self.n_cues :] = self.np_random.uniform(-1.0, 1.0, self.n_distractors)
+        self.shown = observation
         return observation
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -49,3 +56,12 @@ class FirstStepCue(gym.Env):
             return self._observation(), 0.0, False, False, {}
         success = int(action) == self.cue
         return self._observation(), float(success), True, False, {"is_success": success}
+
+    def render(self) -> np.ndarray | None:
+        """
+        :return: A picture of the observation, shape (40, 40 * entries, 3): a square per entry, black for -1, white for 1
+        """
+        if self.render_mode is None:
+            return None
+        squares = np.repeat((self.shown + 1) * 127.5, 40).astype(np.uint8)
+        return np.broadcast_to(squares[None, :, None], (40, len(squares), 3)).copy()

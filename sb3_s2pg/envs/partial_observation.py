@@ -40,6 +40,9 @@ class PartialObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
         entries = [hidden] if isinstance(hidden, (int, np.integer, str)) else list(hidden)
         names = [entry for entry in entries if isinstance(entry, str)]
         indices = [entry for entry in entries if not isinstance(entry, str)]
+        wrong = [entry for entry in indices if isinstance(entry, (bool, np.bool_)) or not isinstance(entry, (int, np.integer))]
+        if wrong:
+            raise ValueError(f"hidden={entries}: {wrong} are neither indices nor names of segments")
         out_of_range = [index for index in indices if not -size <= index < size]
         if out_of_range:
             raise ValueError(f"hidden={entries}: indices {out_of_range} do not exist in an observation of size {size}")

@@ -54,9 +54,11 @@ def _register_partial(name: str, suffix: str, privileged: bool = False, randomiz
             ("full observation" if privileged else "") + (", masses" if randomized_mass else ""),
         )
     )
-    if env_id in gym.registry:
-        # RL Zoo was imported before: its tasks are the same
+    present = gym.registry.get(env_id)
+    if present is not None and getattr(present.entry_point, "__module__", "") != "rl_zoo3.import_envs":
         return
+    # RL Zoo's hide the same, but they take no arguments, cannot be pickled, and keep time-limit and threshold to themselves
+    gym.registry.pop(env_id, None)
     wrappers = [
         WrapperSpec(
             name="PartialObservation",

@@ -141,6 +141,10 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        for name in ("ent_coef_learning_rate", "state_ent_coef_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not callable(value) and (isinstance(value, (str, bool)) or not value >= 0):
+                raise ValueError(f"{name}={value!r} must be a number that is not negative, a schedule, or None")
         super()._setup_model()
         if self.target_state_entropy == "auto":
             self.target_state_entropy = -3.0 * self.policy.state_dim

@@ -5,12 +5,15 @@ Spellings and flags are RL Zoo's: ``python -m sb3_s2pg.zoo train --help``.
 """
 
 import importlib
+import os
 import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import gymnasium as gym
 
 # RL Zoo's module, and the function in it; None where the module itself is the script
 COMMANDS: dict[str, tuple[str, str | None]] = {
@@ -71,6 +74,22 @@ def main() -> None:
     # argparse shows the first of them as the program's name
     sys.argv = [f"python -m sb3_s2pg.zoo {command}", *sys.argv[2:]]
 
+    try:
+        run(command)
+    except (ValueError, AssertionError, OSError, ImportError, gym.error.Error) as error:
+        if os.environ.get("SB3_S2PG_TRACEBACK"):
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, gym.error.DependencyNotInstalled):
+            message += " (`pip install sb3-s2pg[mujoco]` or `sb3-s2pg[box2d]`, whichever the task needs)"
+        print(f"error: {message} [SB3_S2PG_TRACEBACK=1 shows where]", file=sys.stderr)
+        sys.exit(1)
+
+
+def run(command: str) -> None:
+    """
+    :param command: Name of one of RL Zoo's commands; its arguments are those of ``sys.argv``
+    """
     from sb3_s2pg.zoo import register
     from sb3_s2pg.zoo.experiment import S2PGExperimentManager
 

@@ -1,14 +1,20 @@
 """RL Zoo's experiment manager, with the hyperparameter files of this package."""
 
 import contextlib
+import inspect
 import io
+import random
+import shutil
+import time
+from pathlib import Path
 from typing import Any
 
+import optuna
 from gymnasium import spaces
-from rl_zoo3 import hyperparams_opt
+from rl_zoo3 import exp_manager, hyperparams_opt
 from rl_zoo3.exp_manager import ExperimentManager
+from sqlalchemy.exc import SQLAlchemyError
 from stable_baselines3.common.vec_env import VecEnv
-from torch import nn
 
 from sb3_s2pg.zoo.hyperparams import merged
 from sb3_s2pg.zoo.registration import ZOO_ALGORITHMS, default_config
@@ -37,6 +43,43 @@ class S2PGExperimentManager(ExperimentManager):
             self.n_actions = env.action_space.shape[0]
         return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
 
+    @staticmethod
+    def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
+        for name in ("ent_coef_learning_rate", "state_ent_coef_learning_rate"):
+            if isinstance(hyperparams.get(name), str):
+                # RL Zoo makes schedules of the arguments that it knows by name
+                schedule = ExperimentManager._preprocess_schedules({"learning_rate": hyperparams[name]})
+                hyperparams[name] = schedule["learning_rate"]
+        return ExperimentManager._preprocess_schedules(hyperparams)
+
+    def setup_experiment(self) -> Any:
+        """
+        :return: As ``ExperimentManager``
+        :raises ValueError: if the settings name an argument that the algorithm does not have
+        """
+        is_there = Path(self.save_path).exists()
+        experiment = None
+        try:
+            experiment = super().setup_experiment()
+        finally:
+            if experiment is None and not is_there:
+                # Nothing will be trained in it (a mistake, or a search): RL Zoo's `enjoy` would take it for the latest run
+                shutil.rmtree(self.save_path, ignore_errors=True)
+        return experiment
+
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
+        result = super()._preprocess_hyperparams(hyperparams)
+        if self.algo in ZOO_ALGORITHMS:
+            known = inspect.signature(ZOO_ALGORITHMS[self.algo]).parameters
+            # RL Zoo makes an action_noise of these
+            unknown = [name for name in result[0] if name not in known and name not in ("noise_type", "noise_std")]
+            if unknown:
+                raise ValueError(
+                    f"{', '.join(unknown)}: no argument of {ZOO_ALGORITHMS[self.algo].__name__}, nor a setting of RL Zoo. "
+                    f"Correct {self.config} or what was given with --hyperparams; there are {', '.join(known)}"
+                )
+        return result
+
     def load_trial(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         sampled = super().load_trial(*args, **kwargs)
         if self.algo not in ZOO_ALGORITHMS or "policy_kwargs" not in sampled:
@@ -47,8 +90,8 @@ class S2PGExperimentManager(ExperimentManager):
             of_file = self.read_hyperparameters()[0].get("policy_kwargs", {})
         self.trial_id = trial_id
         if isinstance(of_file, str):
-            # As RL Zoo does; the names that hyperparameter files use
-            of_file = eval(of_file, {"nn": nn})
+            # As RL Zoo does, with the names that it knows
+            of_file = eval(of_file, vars(exp_manager))
         return {**sampled, "policy_kwargs": merged({"policy_kwargs": of_file}, sampled)["policy_kwargs"]}
 
     def hyperparameters_optimization(self) -> None:
@@ -60,4 +103,29 @@ class S2PGExperimentManager(ExperimentManager):
                 return merged(of_file, sample(*args))
 
             hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo] = sample_on_top_of_file  # type: ignore[assignment]
-        super().hyperparameters_optimization()
+        if self.storage is not None and "://" in self.storage and self.study_name is not None:
+            create_study(self.storage, self.study_name)
+        try:
+            super().hyperparameters_optimization()
+        finally:
+            if self.algo in ZOO_ALGORITHMS:
+                hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo] = sample
+
+
+def create_study(storage: str, name: str, attempts: int = 10) -> None:
+    """
+    Create a study unless it is there. Several processes may do so at the same time: those that make the tables of a new
+    database together get in each other's way, and have to try again.
+
+    :param storage: URL of the database
+    :param name: Name of the study
+    :param attempts: How often to try
+    """
+    for attempt in range(attempts):
+        try:
+            optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+            return
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
+            if attempt == attempts - 1:
+                raise
+            time.sleep(0.3 * (1 + attempt) * (1 + random.random()))

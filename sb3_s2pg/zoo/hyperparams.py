@@ -105,10 +105,15 @@ def merged(hyperparams: dict[str, Any], others: dict[str, Any]) -> dict[str, Any
     """
     :param hyperparams: Arguments of an algorithm
     :param others: Arguments that come on top of them
-    :return: Both; ``policy_kwargs`` are joined rather than replaced
+    :return: Both; ``policy_kwargs`` and the arguments of the noise among them are joined rather than replaced
     """
-    policy_kwargs = {**hyperparams.get("policy_kwargs", {}), **others.get("policy_kwargs", {})}
-    return {**hyperparams, **others, "policy_kwargs": policy_kwargs}
+    below, above = dict(hyperparams.get("policy_kwargs") or {}), dict(others.get("policy_kwargs") or {})
+    if "state_kernel_class" in above:
+        # What is meant for one kernel does not fit another
+        below.pop("state_kernel_kwargs", None)
+    if "state_noise_kwargs" in below and "state_noise_kwargs" in above:
+        above["state_noise_kwargs"] = {**below["state_noise_kwargs"], **above["state_noise_kwargs"]}
+    return {**hyperparams, **others, "policy_kwargs": {**below, **above}}
 
 
 def make_sampler(

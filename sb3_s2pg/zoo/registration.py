@@ -9,8 +9,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
 
-# RL Zoo registers its hidden-velocity tasks under the same ids. Ours are the same tasks, but also have a time-limit, a
-# reward threshold and picklable parts; importing RL Zoo must neither replace them nor warn
+# RL Zoo registers its hidden-velocity tasks under the same ids: importing it must neither replace ours (see
+# sb3_s2pg.envs.registration) nor warn
 _of_this_package = {env_id: spec for env_id, spec in gym.registry.items() if "NoVel" in env_id}
 try:
     with warnings.catch_warnings():
