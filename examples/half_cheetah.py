@@ -5,7 +5,7 @@ RecurrentPPO, which gets as much processor time as S2PG-SAC took.
     python examples/half_cheetah.py [--seeds 3] [--steps 100000] [--jobs 2] [--out results/half_cheetah]
 
 S2PG-SAC has the settings of zoo_configs/s2pg_sac.yml, SAC the same warm-up and SB3's defaults, RecurrentPPO those of RL Zoo's
-ppo_lstm.yml for HalfCheetah-v4. Seeds are 0, 1, 2, ...; the model is the final one; evaluation is deterministic, on the same
+ppo_lstm.yml for HalfCheetah. Seeds are 0, 1, 2, ...; the model is the final one; evaluation is deterministic, on the same
 20 episodes for all; times are processor seconds of training alone, one thread each. About 35 minutes a run.
 Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from common import LearningCurve, TimeLimit, learn, newest, plot_learning_curves, run_all, save_figure, save_json
-from zoo import ZooRun, make_model, zoo_settings
+from zoo import ZooRun, make_model, newest_entry, zoo_settings
 
 LABELS = ("S2PG-SAC, privileged critic", "SAC, memoryless", "RecurrentPPO, equal time")
 
@@ -28,7 +28,6 @@ class TimedRun(ZooRun):
     """A training run that ends with its steps or its processor seconds, whatever comes first."""
 
     seconds: float = 1e9
-    curve_points: int = 20
 
 
 def train_timed(run: TimedRun) -> dict[str, Any]:
@@ -49,6 +48,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/half_cheetah"), help="where to write JSON and picture")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100_000, help="of S2PG-SAC and SAC")
+    parser.add_argument("--curve-points", type=int, default=20, help="points of the learning curves")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes that evaluate the final model")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--fresh", action="store_true", help="forget finished runs")
     args = parser.parse_args()
@@ -57,22 +58,23 @@ def main() -> None:
 
     stateful = zoo_settings("s2pg_sac", privileged)
     memoryless = {**{name: stateful[name] for name in ("n_timesteps", "learning_starts")}, "policy": "MlpPolicy"}
-    recurrent = zoo_settings("ppo_lstm", "HalfCheetah-v4")
+    recurrent = zoo_settings("ppo_lstm", newest_entry("ppo_lstm", "HalfCheetah"))
     runs = []
     for seed in range(args.seeds):
         for label, algorithm, env, settings in (
             (LABELS[0], "s2pg_sac", privileged, stateful),
             (LABELS[1], "sac", partial, memoryless),
         ):
-            runs.append((f"{algorithm}_seed{seed}", TimedRun(label, algorithm, env, seed, settings, args.steps)))
+            run = TimedRun(label, algorithm, env, seed, settings, args.steps, args.curve_points, n_episodes=args.episodes)
+            runs.append((f"{algorithm}_seed{seed}", run))
     results = run_all(train_timed, runs, folder, args.jobs, args.fresh)
 
     # RecurrentPPO makes many more steps in that time, and would be evaluated as often
     runs = []
     for result in results:
         if result["algorithm"] == "s2pg_sac":
-            run = TimedRun(LABELS[2], "ppo_lstm", partial, result["seed"], recurrent, 20 * args.steps)
-            run.seconds = result["training_cpu_seconds"]
+            run = TimedRun(LABELS[2], "ppo_lstm", partial, result["seed"], recurrent, 20 * args.steps, args.curve_points)
+            run.n_episodes, run.seconds = args.episodes, result["training_cpu_seconds"]
             runs.append((f"ppo_lstm_seed{run.seed}", run))
     results += run_all(train_timed, runs, folder, args.jobs)
 

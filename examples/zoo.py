@@ -52,6 +52,16 @@ def zoo_settings(algorithm: str, entry: str) -> dict[str, Any]:
     return yaml.safe_load(ZOO_CONFIGS[algorithm].read_text())[entry]
 
 
+def newest_entry(algorithm: str, task: str) -> str:
+    """
+    :param algorithm: Algorithm, as RL Zoo calls it
+    :param task: Name of a task without version
+    :return: Entry of the task in the algorithm's hyperparameter file, the newest version that it has
+    """
+    entries = yaml.safe_load(ZOO_CONFIGS[algorithm].read_text())
+    return max(entry for entry in entries if entry.rpartition("-v")[0] == task)
+
+
 def make_model(run: ZooRun) -> BaseAlgorithm:
     """
     :param run: What to train

@@ -5,6 +5,7 @@ import inspect
 import io
 import random
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ class S2PGExperimentManager(ExperimentManager):
 
     def __init__(self, args: Any, algo: str, *other_args: Any, config: str | None = None, **kwargs: Any):
         super().__init__(args, algo, *other_args, config=config or default_config(algo), **kwargs)  # type: ignore[misc]
+        if self.optimize_hyperparameters:
+            # A search trains nothing that `enjoy` could load: what RL Zoo makes for a run must not look like the latest one
+            self._scratch = tempfile.TemporaryDirectory()
+            self.save_path = self._scratch.name
+            self.params_path = f"{self.save_path}/{self.env_name}"
 
     def _preprocess_action_noise(
         self, hyperparams: dict[str, Any], saved_hyperparams: dict[str, Any], env: VecEnv
@@ -58,14 +64,13 @@ class S2PGExperimentManager(ExperimentManager):
         :raises ValueError: if the settings name an argument that the algorithm does not have
         """
         is_there = Path(self.save_path).exists()
-        experiment = None
         try:
-            experiment = super().setup_experiment()
-        finally:
-            if experiment is None and not is_there:
-                # Nothing will be trained in it (a mistake, or a search): RL Zoo's `enjoy` would take it for the latest run
+            return super().setup_experiment()
+        except Exception:
+            # `enjoy` would take the folder for the latest run. With a config.yml it is one: that of another process
+            if not is_there and not (Path(self.params_path) / "config.yml").exists():
                 shutil.rmtree(self.save_path, ignore_errors=True)
-        return experiment
+            raise
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
         result = super()._preprocess_hyperparams(hyperparams)
