@@ -11,35 +11,14 @@ Finished runs are kept in a folder beside the results: the same call goes on whe
 """
 
 import argparse
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch as th
-from common import LearningCurve, TimeLimit, learn, newest, plot_learning_curves, run_all, save_figure, save_json
-from zoo import ZooRun, make_model, newest_entry, zoo_settings
+from common import newest, plot_learning_curves, run_all, save_figure, save_json
+from zoo import ZooRun, newest_entry, train_zoo, zoo_settings
 
 LABELS = ("S2PG-SAC, privileged critic", "SAC, memoryless", "RecurrentPPO, equal time")
-
-
-@dataclass
-class TimedRun(ZooRun):
-    """A training run that ends with its steps or its processor seconds, whatever comes first."""
-
-    seconds: float = 1e9
-
-
-def train_timed(run: TimedRun) -> dict[str, Any]:
-    """
-    :param run: What to train
-    :return: The run, its learning curve, and the returns of the final model
-    """
-    th.set_num_threads(1)
-    model = make_model(run)
-    curve = LearningCurve(run.env, run.steps // run.curve_points, run.curve_episodes)
-    result = learn(model, run.steps, curve, run.n_episodes, callback=TimeLimit(run.seconds, curve))
-    return {**asdict(run), **result, "trained_steps": model.num_timesteps}
 
 
 def main() -> None:
@@ -65,18 +44,18 @@ def main() -> None:
             (LABELS[0], "s2pg_sac", privileged, stateful),
             (LABELS[1], "sac", partial, memoryless),
         ):
-            run = TimedRun(label, algorithm, env, seed, settings, args.steps, args.curve_points, n_episodes=args.episodes)
+            run = ZooRun(label, algorithm, env, seed, settings, args.steps, args.curve_points, n_episodes=args.episodes)
             runs.append((f"{algorithm}_seed{seed}", run))
-    results = run_all(train_timed, runs, folder, args.jobs, args.fresh)
+    results = run_all(train_zoo, runs, folder, args.jobs, args.fresh)
 
     # RecurrentPPO makes many more steps in that time, and would be evaluated as often
     runs = []
     for result in results:
         if result["algorithm"] == "s2pg_sac":
-            run = TimedRun(LABELS[2], "ppo_lstm", partial, result["seed"], recurrent, 20 * args.steps, args.curve_points)
+            run = ZooRun(LABELS[2], "ppo_lstm", partial, result["seed"], recurrent, 20 * args.steps, args.curve_points)
             run.n_episodes, run.seconds = args.episodes, result["training_cpu_seconds"]
             runs.append((f"ppo_lstm_seed{run.seed}", run))
-    results += run_all(train_timed, runs, folder, args.jobs)
+    results += run_all(train_zoo, runs, folder, args.jobs)
 
     summary: dict[str, Any] = {}
     print(f"\n{'':28s} {'return':>8s} {'steps':>9s} {'seconds':>8s}   every seed")

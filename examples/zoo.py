@@ -12,7 +12,7 @@ from typing import Any
 import rl_zoo3
 import torch as th
 import yaml
-from common import LearningCurve, learn
+from common import LearningCurve, TimeLimit, learn
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_s2pg.zoo import default_config, register
@@ -41,6 +41,7 @@ class ZooRun:
     curve_points: int = 10
     curve_episodes: int = 5
     n_episodes: int = 20
+    seconds: float = 1e9  # of the processor: what is over first, these or the steps, ends training
 
 
 def zoo_settings(algorithm: str, entry: str) -> dict[str, Any]:
@@ -87,4 +88,5 @@ def train_zoo(run: ZooRun) -> dict[str, Any]:
     th.set_num_threads(1)
     model = make_model(run)
     curve = LearningCurve(run.env, run.steps // run.curve_points, run.curve_episodes)
-    return {**asdict(run), **learn(model, run.steps, curve, run.n_episodes)}
+    result = learn(model, run.steps, curve, run.n_episodes, callback=TimeLimit(run.seconds, curve))
+    return {**asdict(run), **result, "trained_steps": model.num_timesteps}
