@@ -97,24 +97,25 @@ class S2PGExperimentManager(ExperimentManager):
         if isinstance(of_file, str):
             # As RL Zoo does, with the names that it knows
             of_file = eval(of_file, vars(exp_manager))
-        return {**sampled, "policy_kwargs": merged({"policy_kwargs": of_file}, sampled)["policy_kwargs"]}
+        return merged({"policy_kwargs": of_file}, sampled)
 
     def hyperparameters_optimization(self) -> None:
-        if self.algo in ZOO_ALGORITHMS:
-            sample = hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo]
-            of_file = {"policy_kwargs": self._hyperparams.get("policy_kwargs") or {}}
-
-            def sample_on_top_of_file(*args: Any) -> dict[str, Any]:
-                return merged(of_file, sample(*args))
-
-            hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo] = sample_on_top_of_file  # type: ignore[assignment]
         if self.storage is not None and "://" in self.storage and self.study_name is not None:
             create_study(self.storage, self.study_name)
+        if self.algo not in ZOO_ALGORITHMS:
+            super().hyperparameters_optimization()
+            return
+        sample = hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo]
+        of_file = {"policy_kwargs": self._hyperparams.get("policy_kwargs") or {}}
+
+        def sample_on_top_of_file(*args: Any) -> dict[str, Any]:
+            return merged(of_file, sample(*args))
+
+        hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo] = sample_on_top_of_file  # type: ignore[assignment]
         try:
             super().hyperparameters_optimization()
         finally:
-            if self.algo in ZOO_ALGORITHMS:
-                hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo] = sample
+            hyperparams_opt.HYPERPARAMS_SAMPLER[self.algo] = sample
 
 
 def create_study(storage: str, name: str, attempts: int = 10) -> None:
