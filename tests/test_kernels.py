@@ -216,6 +216,21 @@ def test_linear_kernel_has_the_time_constants_that_it_promises():
     assert state[0, -1].item() == pytest.approx(0, abs=1e-6)
 
 
+def test_gru_has_the_time_constants_that_it_is_asked_for():
+    kernel = GRUKernel(3, 40, max_time_constant=200.0)
+    state = th.ones(1, 40)
+    with th.no_grad():
+        kernel.cell.weight_ih.zero_()
+        kernel.cell.weight_hh.zero_()
+        kernel.cell.bias_ih[80:].zero_()  # nothing is written
+        kernel.cell.bias_hh[80:].zero_()
+        for _ in range(200):
+            state, scale = kernel(th.zeros(1, 3), state)
+    assert state[0, 0].item() == pytest.approx((1 - 1 / 200) ** 200, rel=1e-3)
+    assert state[0, -1].item() == pytest.approx(0, abs=1e-6)
+    assert scale[0, [0, -1]].tolist() == pytest.approx([1 / 200, 1 / 1.5], rel=1e-4)
+
+
 @pytest.mark.parametrize("size", [1.0, 100.0, 1e4])
 def test_linear_kernel_is_finite_for_large_inputs(size):
     kernel = LinearKernel(3, 8, max_time_constant=1000.0)
@@ -266,9 +281,10 @@ def test_where_z_is_bounded_the_linear_kernel_is_refused(algorithm):
         algorithm("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs={"state_kernel_class": "linear"})
 
 
-def test_linear_kernel_that_forgets_at_once_is_refused():
+@pytest.mark.parametrize("kernel", ["gru", "linear"])
+def test_a_kernel_that_forgets_at_once_is_refused(kernel):
     with pytest.raises(ValueError, match=r"max_time_constant=1\.0"):
-        kwargs = {"state_kernel_class": "linear", "state_kernel_kwargs": {"max_time_constant": 1.0}}
+        kwargs = {"state_kernel_class": kernel, "state_kernel_kwargs": {"max_time_constant": 1.0}}
         S2PGPPO("MlpPolicy", "PendulumNoVel-v1", policy_kwargs=kwargs)
 
 

@@ -197,9 +197,7 @@ def test_optimization_keeps_the_policy_kwargs_that_it_does_not_search(tmp_path):
 
 @pytest.mark.parametrize("kernel", ["gru", "linear"])
 def test_sampled_kernels_do_not_get_the_arguments_of_the_one_in_the_file(kernel):
-    of_file = {
-        "policy_kwargs": {"state_kernel_kwargs": {"max_time_constant": 1000.0}, "state_noise_kwargs": {"std_type": "fixed"}}
-    }
+    of_file = {"policy_kwargs": {"state_kernel_kwargs": {"input_gain": 2.0}, "state_noise_kwargs": {"std_type": "fixed"}}}
     sampled = {
         "state_dim": 16,
         "state_kernel": kernel,
@@ -208,7 +206,7 @@ def test_sampled_kernels_do_not_get_the_arguments_of_the_one_in_the_file(kernel)
         "state_log_std_init": -3.0,
     }
     policy_kwargs = merged(of_file, convert_memory(sampled))["policy_kwargs"]
-    assert policy_kwargs.get("state_kernel_kwargs") == ({"max_time_constant": 7.0} if kernel == "linear" else None)
+    assert policy_kwargs["state_kernel_kwargs"] == {"max_time_constant": 7.0}
     assert policy_kwargs["state_noise_kwargs"] == {"std_type": "fixed", "log_std_init": -3.0}
     S2PGPPO("MlpPolicy", "FirstStepCue20-v0", policy_kwargs=policy_kwargs, device="cpu")
 

@@ -75,14 +75,30 @@ class GRUKernel(StateKernel):
         so that noise does not pile up in what is being kept
     :param input_gain: Gain of the orthogonal weights from x to the candidate; the rest is initialised as by torch.
         What is observed has to stand out against the noise from the first step on
+    :param max_time_constant: At initialisation the entries have time constants from 1.5 steps to this many, spread evenly
+        on a log scale; None for about 2 steps, as torch initialises. For a cue that has to last L steps, several times L
+        is a good choice
+    :raises ValueError: if the time constant is not greater than 1.5 steps
     """
 
-    def __init__(self, input_dim: int, state_dim: int, gated_noise: bool = True, input_gain: float = 1.0):
+    def __init__(
+        self,
+        input_dim: int,
+        state_dim: int,
+        gated_noise: bool = True,
+        input_gain: float = 1.0,
+        max_time_constant: float | None = None,
+    ):
         super().__init__(input_dim, state_dim)
         self.gated_noise = gated_noise
         self.cell = nn.GRUCell(input_dim, state_dim)
         # Rows of the weights: reset gate, update gate ("keep"), candidate
         nn.init.orthogonal_(self.cell.weight_ih.data[2 * state_dim :], gain=input_gain)
+        if max_time_constant is not None:
+            # There are two biases, and only their sum matters
+            keep = slice(state_dim, 2 * state_dim)
+            nn.init.zeros_(self.cell.bias_hh.data[keep])
+            self.cell.bias_ih.data[keep] = keep_bias(state_dim, max_time_constant)
 
     def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         if not self.gated_noise:
@@ -125,8 +141,6 @@ class LinearKernel(StateKernel):
 
     def __init__(self, input_dim: int, state_dim: int, max_time_constant: float = 10.0, input_gain: float = 1.0):
         super().__init__(input_dim, state_dim)
-        if not max_time_constant > 1.5:
-            raise ValueError(f"max_time_constant={max_time_constant} must be greater than 1.5 steps")
         self.linear = nn.Linear(input_dim, 2 * state_dim)
         # Rows of the weights: what is written, gate
         write_weight, _ = self.linear.weight.data.chunk(2)
@@ -134,9 +148,8 @@ class LinearKernel(StateKernel):
         # Orthogonal columns, and rows of about size 1 however many entries there are
         nn.init.orthogonal_(write_weight, gain=input_gain * max(1.0, math.sqrt(state_dim / input_dim)))
         nn.init.zeros_(write_bias)
-        time_constants = th.logspace(math.log10(max_time_constant), math.log10(1.5), state_dim)
-        # sigmoid(bias) = 1 / time constant
-        gate_bias.copy_(-th.log(time_constants - 1))
+        # What opens this gate is forgotten
+        gate_bias.copy_(-keep_bias(state_dim, max_time_constant))
 
     def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         write, gate = self.linear(inputs).chunk(2, dim=1)
@@ -145,6 +158,19 @@ class LinearKernel(StateKernel):
         share = (leak * (2 - leak) + MIN_SHARE**2).sqrt()
         # keep * z + share * W x, without a product for `keep`
         return th.addcmul(th.addcmul(states, leak, states, value=-1), share, write), share
+
+
+def keep_bias(state_dim: int, max_time_constant: float) -> th.Tensor:
+    """
+    :param state_dim: Size of the internal state z
+    :param max_time_constant: Greatest time constant, in steps
+    :return: Biases b such that the share sigmoid(b) that is kept gives time constants 1 / (1 - sigmoid(b)) from the
+        greatest one to 1.5 steps, spread evenly on a log scale, shape (state_dim,)
+    :raises ValueError: if the greatest one is not greater than 1.5 steps
+    """
+    if not max_time_constant > 1.5:
+        raise ValueError(f"max_time_constant={max_time_constant} must be greater than 1.5 steps")
+    return th.log(th.logspace(math.log10(max_time_constant), math.log10(1.5), state_dim) - 1)
 
 
 KERNELS: dict[str, type[StateKernel]] = {"gru": GRUKernel, "linear": LinearKernel}

@@ -33,6 +33,7 @@ def suggest_off_policy_memory(trial: optuna.Trial) -> dict[str, Any]:
     return {
         "state_dim": trial.suggest_categorical("state_dim", [8, 16, 32, 64]),
         "state_kernel": trial.suggest_categorical("state_kernel", BOUNDED_KERNELS),
+        "max_time_constant": trial.suggest_float("max_time_constant", 2.0, 1000.0, log=True),
         "kernel_lr_ratio": trial.suggest_float("kernel_lr_ratio", 0.1, 1.0, log=True),
         "state_refresh_rate": trial.suggest_categorical("state_refresh_rate", [0.0, 0.5, 1.0]),
         "critic_history": trial.suggest_categorical("critic_history", [None, 0, 4, 8, 16]),
@@ -71,7 +72,6 @@ def suggest_ppo_memory(trial: optuna.Trial) -> dict[str, Any]:
     return {
         "state_dim": trial.suggest_categorical("state_dim", [16, 32, 64, 128]),
         "state_kernel": trial.suggest_categorical("state_kernel", list(KERNELS)),
-        # Sampled for every kernel: a search space that changes from trial to trial is one that TPE cannot model
         "max_time_constant": trial.suggest_float("max_time_constant", 3.0, 1000.0, log=True),
         "kernel_lr_ratio": trial.suggest_float("kernel_lr_ratio", 0.003, 1.0, log=True),
         "state_log_std_init": trial.suggest_float("state_log_std_init", -6.0, -1.0),
@@ -87,12 +87,11 @@ def convert_memory(sampled: dict[str, Any]) -> dict[str, Any]:
     policy_kwargs = {
         "state_dim": sampled["state_dim"],
         "state_kernel_class": sampled["state_kernel"],
+        "state_kernel_kwargs": {"max_time_constant": sampled["max_time_constant"]},
         "kernel_lr_ratio": sampled["kernel_lr_ratio"],
     }
     if "state_log_std_init" in sampled:
         policy_kwargs["state_noise_kwargs"] = {"log_std_init": sampled["state_log_std_init"]}
-    if "max_time_constant" in sampled and sampled["state_kernel"] == "linear":
-        policy_kwargs["state_kernel_kwargs"] = {"max_time_constant": sampled["max_time_constant"]}
     same_name = ("state_refresh_rate", "critic_history", "state_noise", "state_ent_coef")
     converted = {name: sampled[name] for name in same_name if name in sampled}
     if "state_ent_coef_init" in sampled:
