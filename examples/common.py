@@ -51,11 +51,12 @@ class LearningCurve(BaseCallback):
     :param env: Id of the task
     :param every: Number of steps between two evaluations
     :param n_episodes: Number of evaluation episodes
+    :param success: Whether to evaluate success (1 or 0 per episode) in place of the return
     """
 
-    def __init__(self, env: str, every: int, n_episodes: int):
+    def __init__(self, env: str, every: int, n_episodes: int, success: bool = False):
         super().__init__()
-        self.env_id, self.every, self.n_episodes = env, every, n_episodes
+        self.env_id, self.every, self.n_episodes, self.success = env, every, n_episodes, success
         self.steps: list[int] = []
         self.returns: list[float] = []
         self.cpu_seconds: list[float] = []  # of training alone
@@ -69,9 +70,16 @@ class LearningCurve(BaseCallback):
             start = clocks()
             self.steps.append(self.num_timesteps)
             self.cpu_seconds.append(float((start - self.start - self.seconds)[1]))
-            self.returns.append(float(np.mean(evaluation_returns(self.model, self.env_id, self.n_episodes))))
+            self.returns.append(float(np.mean(self.evaluate(self.n_episodes))))
             self.seconds += clocks() - start
         return True
+
+    def evaluate(self, n_episodes: int) -> list[float]:
+        """
+        :param n_episodes: Number of episodes
+        :return: Return or success of each
+        """
+        return evaluation_returns(self.model, self.env_id, n_episodes, self.success)
 
 
 class TimeLimit(BaseCallback):
@@ -93,19 +101,28 @@ class TimeLimit(BaseCallback):
         return process_time() - self.start - self.curve.seconds[1] < self.seconds
 
 
-def evaluation_returns(model: BaseAlgorithm, env: str, n_episodes: int) -> list[float]:
+def evaluation_returns(model: BaseAlgorithm, env: str, n_episodes: int, success: bool = False) -> list[float]:
     """
     :param model: The model
     :param env: Id of the task; its episodes depend on the seed only, not on what the model does
     :param n_episodes: Number of episodes
-    :return: Return of each of them, deterministic, the same episodes at every call
+    :param success: Whether success is asked for, ``info["is_success"]`` at the end of the episode
+    :return: Return (or success, 1 or 0) of each of them, deterministic, the same episodes at every call
     """
     vec_env: VecEnv = make_vec_env(env, 1, seed=EVALUATION_SEED)
     if model.get_vec_normalize_env() is not None:
         vec_env = VecNormalize(vec_env, training=False, norm_reward=False)
         sync_envs_normalization(model.get_env(), vec_env)  # type: ignore[arg-type]
-    returns, _ = evaluate_policy(model, vec_env, n_eval_episodes=n_episodes, return_episode_rewards=True)
-    return [float(value) for value in returns]  # type: ignore[union-attr]
+    successes: list[float] = []
+
+    def note_success(variables: dict[str, Any], _: dict[str, Any]) -> None:
+        if success and variables["done"]:
+            successes.append(float(variables["info"]["is_success"]))
+
+    returns, _ = evaluate_policy(
+        model, vec_env, n_eval_episodes=n_episodes, return_episode_rewards=True, callback=note_success
+    )
+    return successes if success else [float(value) for value in returns]  # type: ignore[union-attr]
 
 
 def train(run: Run, curve_every: int = 1000, curve_episodes: int = 5, n_episodes: int = 20) -> dict[str, Any]:
@@ -150,7 +167,7 @@ def learn(
     start = clocks()
     model.learn(steps, callback=[curve] if callback is None else [curve, callback], progress_bar=progress_bar)
     seconds, cpu_seconds = clocks() - start - curve.seconds
-    returns = evaluation_returns(model, curve.env_id, n_episodes)
+    returns = curve.evaluate(n_episodes)
     return {
         "curve": {"steps": curve.steps, "returns": curve.returns, "cpu_seconds": curve.cpu_seconds},
         "returns": returns,
@@ -247,11 +264,14 @@ def save_figure(path: Path, figure: Figure) -> None:
     print(f"wrote {path.with_suffix('.png')}")
 
 
-def plot_learning_curves(results: list[dict[str, Any]], title: str, x: str = "steps") -> Figure:
+def plot_learning_curves(
+    results: list[dict[str, Any]], title: str, x: str = "steps", y: str = "return (deterministic)"
+) -> Figure:
     """
     :param results: Results of ``train``
     :param title: Title of the picture
     :param x: "steps" or "cpu_seconds"
+    :param y: What was evaluated
     :return: A thin line per seed and a thick one for their mean, a colour per label
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -264,7 +284,7 @@ def plot_learning_curves(results: list[dict[str, Any]], title: str, x: str = "st
         mean_x, mean_y = (np.mean([curve[key][:n_points] for curve in curves], axis=0) for key in (x, "returns"))
         axes.plot(mean_x, mean_y, color=f"C{number}", linewidth=2.5, label=label)
     xlabel = {"steps": "environment steps", "cpu_seconds": "processor seconds of training, one thread"}[x]
-    axes.set(xlabel=xlabel, ylabel="return (deterministic)", title=title)
+    axes.set(xlabel=xlabel, ylabel=y, title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

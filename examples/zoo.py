@@ -42,6 +42,7 @@ class ZooRun:
     curve_episodes: int = 5
     n_episodes: int = 20
     seconds: float = 1e9  # of the processor: what is over first, these or the steps, ends training
+    success: bool = False  # whether success is evaluated in place of the return
 
 
 def zoo_settings(algorithm: str, entry: str) -> dict[str, Any]:
@@ -87,6 +88,6 @@ def train_zoo(run: ZooRun) -> dict[str, Any]:
     """
     th.set_num_threads(1)
     model = make_model(run)
-    curve = LearningCurve(run.env, run.steps // run.curve_points, run.curve_episodes)
+    curve = LearningCurve(run.env, run.steps // run.curve_points, run.curve_episodes, run.success)
     result = learn(model, run.steps, curve, run.n_episodes, callback=TimeLimit(run.seconds, curve))
     return {**asdict(run), **result, "trained_steps": model.num_timesteps}

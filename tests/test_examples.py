@@ -110,3 +110,19 @@ def test_half_cheetah_gives_recurrent_ppo_the_same_time(tmp_path):
     # It stops when a step ends after the time is over, or after a rollout has been learned from
     assert recurrent["steps"] < 20 * 50 and recurrent["cpu_seconds"] >= stateful["cpu_seconds"]
     assert out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
+def test_point_mass(tmp_path):
+    out = tmp_path / "point_mass"
+    printed = run("point_mass.py", "--seeds=1", "--steps=64", "--curve-points=1", "--episodes=2", "--jobs=1", f"--out={out}")
+    written = json.loads(out.with_suffix(".json").read_text())
+    assert list(written["summary"]) == ["S2PG-SAC", "without memory"] and "share of 2 deterministic episodes" in printed
+    # Success, not the return
+    assert all(set(result["returns"]) <= {0.0, 1.0} and len(result["returns"]) == 2 for result in written["results"])
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
+def test_humanoid_smoke(tmp_path):
+    printed = run("humanoid_smoke.py", "--steps=30", f"--out={tmp_path / 'humanoid'}")
+    assert "hidden: velocities, com_inertia, com_velocity, actuator_forces" in printed and "not a result" in printed
+    assert json.loads((tmp_path / "humanoid.json").read_text())["steps"] == 30

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from gymnasium import make, spaces
 from rl_zoo3 import hyperparams_opt
+from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
 from sb3_s2pg.envs import list_tasks
@@ -115,6 +116,37 @@ def test_continue_training(trained):
     assert after.policy.state_dim == before.policy.state_dim
 
 
+def test_training_goes_on_with_the_replay_buffer_in_sub_processes_and_checkpoints_act(tmp_path):
+    task = ("--algo", "s2pg_sac", "--env", "PendulumNoVel-v1")
+    train = ("train", *task, "--device", "cpu", "--vec-env", "subproc", "--save-replay-buffer", "--eval-freq", -1)
+    few = ("-params", "n_envs:2", "buffer_size:1000", "learning_starts:50")
+    zoo(tmp_path, *train, "-n", 300, "--save-freq", 100, *few)
+    logs = tmp_path / "logs" / "s2pg_sac" / "PendulumNoVel-v1_1"
+    printed = zoo(tmp_path, *train, "-n", 200, "-i", logs / "PendulumNoVel-v1.zip", "-f", "continued", *few)
+    assert "Loading replay buffer" in printed
+    agent = tmp_path / "continued" / "s2pg_sac" / "PendulumNoVel-v1_1" / "PendulumNoVel-v1.zip"
+    model = S2PGSAC.load(agent, device="cpu")
+    model.load_replay_buffer(agent.with_name("replay_buffer.pkl"))
+    assert model.replay_buffer.n_envs == 2 and model.replay_buffer.size() == 250  # of each environment, both trainings
+    printed = zoo(tmp_path, "enjoy", *task, "-f", "logs", "--load-checkpoint", 200, "--no-render", "-n", 210)
+    assert "rl_model_200_steps.zip" in printed and printed.count("Episode Reward") == 1
+
+
+def test_a_study_in_a_journal(tmp_path):
+    task = ("train", "--algo", "s2pg_td3", "--env", "PendulumNoVel-v1", "-n", 150, "--device", "cpu")
+    search = ("-optimize", "--n-trials", 1, "--n-evaluations", 1, "--eval-episodes", 1, "--no-optim-plots")
+    study = ("--storage", "study.log", "--study-name", "memory")
+    if hasattr(ExperimentManager, "load_trial"):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda seed: zoo(tmp_path, *task, *search, *study, "--seed", seed), (0, 1)))
+        backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
+        trials = optuna.load_study(study_name="memory", storage=optuna.storages.JournalStorage(backend)).trials
+        assert len(trials) == 2
+    else:
+        printed = zoo(tmp_path, *task, *search, *study, fails=True)
+        assert "takes databases only" in printed and "Traceback" not in printed
+
+
 def test_plot_train(trained):
     zoo(trained.folder, "plot_train", "-a", trained.algo, "-e", trained.env, "-f", "logs", "-w", 1)
 
@@ -172,10 +204,11 @@ def test_optimize_hyperparameters_in_several_processes_on_one_study(algo, tmp_pa
 
     # Older versions of RL Zoo cannot train a trial
     if hasattr(hyperparams_opt, "HYPERPARAMS_CONVERTER"):
-        zoo(tmp_path, *task, *study, "--trial-id", 1, "--eval-freq", -1, "-f", "trial")
-        (agent,) = (tmp_path / "trial" / algo).glob(f"*/{TASKS[algo]}.zip")
-        model = ALGORITHMS[algo].load(agent, device="cpu")
-        assert model.policy.state_dim == trials[1].params["state_dim"]
+        for number in (0, 1):
+            zoo(tmp_path, *task, *study, "--trial-id", number, "--eval-freq", -1, "-f", f"trial{number}")
+            (agent,) = (tmp_path / f"trial{number}" / algo).glob(f"*/{TASKS[algo]}.zip")
+            model = ALGORITHMS[algo].load(agent, device="cpu")
+            assert model.policy.kernel_lr_ratio == trials[number].params["kernel_lr_ratio"]
         if algo == "s2pg_ppo":  # what the study does not search stays as the file says
             assert model.policy.ortho_init is False
 

@@ -21,6 +21,13 @@ from sb3_s2pg.zoo.hyperparams import merged
 from sb3_s2pg.zoo.registration import ZOO_ALGORITHMS, default_config
 
 
+class TrialNumber(int):
+    """RL Zoo asks whether the number is true, and the first trial of a study has the number 0."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
 class S2PGExperimentManager(ExperimentManager):
     """
     RL Zoo's ``ExperimentManager``, but that settings come from this package for S2PG's algorithms (unless ``config`` names a
@@ -35,6 +42,8 @@ class S2PGExperimentManager(ExperimentManager):
 
     def __init__(self, args: Any, algo: str, *other_args: Any, config: str | None = None, **kwargs: Any):
         super().__init__(args, algo, *other_args, config=config or default_config(algo), **kwargs)  # type: ignore[misc]
+        if getattr(self, "trial_id", None) is not None:
+            self.trial_id = TrialNumber(self.trial_id)
         if self.optimize_hyperparameters:
             # A search trains nothing that `enjoy` could load: what RL Zoo makes for a run must not look like the latest one
             self._scratch = tempfile.TemporaryDirectory()
@@ -100,6 +109,11 @@ class S2PGExperimentManager(ExperimentManager):
         return merged({"policy_kwargs": of_file}, sampled)
 
     def hyperparameters_optimization(self) -> None:
+        """
+        :raises ValueError: if the study is to be kept in a journal, and this version of RL Zoo takes databases only
+        """
+        if self.storage is not None and "://" not in self.storage and not hasattr(ExperimentManager, "load_trial"):
+            raise ValueError(f"--storage {self.storage}: this version of RL Zoo takes databases only, as sqlite:///study.db")
         if self.storage is not None and "://" in self.storage and self.study_name is not None:
             create_study(self.storage, self.study_name)
         if self.algo not in ZOO_ALGORITHMS:
