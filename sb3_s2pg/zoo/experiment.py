@@ -42,8 +42,9 @@ class S2PGExperimentManager(ExperimentManager):
 
     def __init__(self, args: Any, algo: str, *other_args: Any, config: str | None = None, **kwargs: Any):
         super().__init__(args, algo, *other_args, config=config or default_config(algo), **kwargs)  # type: ignore[misc]
-        if getattr(self, "trial_id", None) is not None:
-            self.trial_id = TrialNumber(self.trial_id)
+        trial_id = getattr(self, "trial_id", None)  # older versions of RL Zoo have none
+        if trial_id is not None:
+            self.trial_id = TrialNumber(trial_id)
         if self.optimize_hyperparameters:
             # A search trains nothing that `enjoy` could load: what RL Zoo makes for a run must not look like the latest one
             self._scratch = tempfile.TemporaryDirectory()
