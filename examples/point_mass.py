@@ -19,7 +19,7 @@ from common import plot_learning_curves, run_all, save_figure, save_json
 from zoo import ZooRun, train_zoo, zoo_settings
 
 TASK = "PointMassMemoryPriv-v0"
-WITHOUT_MEMORY = {"policy_kwargs": {"state_dim": 0, "use_previous_action": False}}
+WITHOUT_MEMORY = {"state_dim": 0, "use_previous_action": False}
 
 
 def main() -> None:
@@ -38,7 +38,10 @@ def main() -> None:
     runs = []
     for seed in range(args.seeds):
         for label, name, changed in (("S2PG-SAC", "s2pg_sac", {}), ("without memory", "memoryless", WITHOUT_MEMORY)):
-            run = ZooRun(label, "s2pg_sac", TASK, seed, {**settings, **changed}, args.steps, args.curve_points)
+            policy_kwargs = {**settings["policy_kwargs"], **changed}
+            run = ZooRun(
+                label, "s2pg_sac", TASK, seed, {**settings, "policy_kwargs": policy_kwargs}, args.steps, args.curve_points
+            )
             run.curve_episodes, run.n_episodes, run.success = 16, args.episodes, True
             runs.append((f"{name}_seed{seed}", run))
     results = run_all(train_zoo, runs, args.out.with_name(args.out.name + "_runs"), args.jobs, args.fresh)
