@@ -142,9 +142,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
 
     def _setup_model(self) -> None:
         for name in ("ent_coef_learning_rate", "state_ent_coef_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not callable(value) and (isinstance(value, (str, bool)) or not value >= 0):
-                raise ValueError(f"{name}={value!r} must be a number that is not negative, a schedule, or None")
+            check_learning_rate(name, getattr(self, name))
         super()._setup_model()
         if self.target_state_entropy == "auto":
             self.target_state_entropy = -3.0 * self.policy.state_dim
@@ -342,6 +340,16 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         else:
             saved_pytorch_variables.append("state_ent_coef_tensor")
         return state_dicts, saved_pytorch_variables
+
+
+def check_learning_rate(name: str, value: float | Schedule | None) -> None:
+    """
+    :param name: Name of the argument
+    :param value: Learning rate, schedule, or None
+    :raises ValueError: if it is something else
+    """
+    if value is not None and not callable(value) and (isinstance(value, (str, bool)) or not value >= 0):
+        raise ValueError(f"{name}={value!r} must be a number that is not negative, a schedule, or None")
 
 
 def state_temperature(state_ent_coef: str | float) -> float:
