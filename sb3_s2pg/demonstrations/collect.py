@@ -12,6 +12,7 @@ from imitation.data.wrappers import RolloutInfoWrapper
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
@@ -83,6 +84,7 @@ def collect_demonstrations(
     if vec_normalize is not None:
         venv = VecNormalize.load(str(vec_normalize), venv)
         venv.training, venv.norm_reward = False, False
+    check_for_correct_spaces(venv, expert.observation_space, expert.action_space)
     enough = rollout.make_min_episodes(n_episodes)
     with tqdm(total=n_episodes, desc="episodes", disable=not progress_bar) as bar:
 

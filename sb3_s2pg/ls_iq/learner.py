@@ -75,8 +75,9 @@ class LSIQSAC(S2PGSAC):
     what changed in early steps reaches late ones also where demonstrations are many and a transition is seldom drawn,
     they are rolled again from time to time, which costs one forward pass per step of the longest trajectory.
 
-    Parameters that are not listed are those of ``S2PGSAC``, with the same defaults, but there is one critic
-    (``policy_kwargs=dict(n_critics=1)``).
+    Parameters that are not listed are those of ``S2PGSAC``, with the same defaults, but there is one critic and nothing reads
+    the previous action (``policy_kwargs=dict(n_critics=1, use_previous_action=False)``): the noise in it would tell the policy
+    from the expert, whatever the policy does next.
 
     :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy)
     :param env: The environment to learn from
@@ -119,9 +120,8 @@ class LSIQSAC(S2PGSAC):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ):
-        super().__init__(
-            policy, env, policy_kwargs={"n_critics": 1, **(policy_kwargs or {})}, _init_setup_model=False, **kwargs
-        )
+        policy_kwargs = {"n_critics": 1, "use_previous_action": False, **(policy_kwargs or {})}
+        super().__init__(policy, env, policy_kwargs=policy_kwargs, _init_setup_model=False, **kwargs)
         self.loss = loss
         self.expert_target = expert_target
         self.regression = regression

@@ -14,7 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_s2pg.common.demonstrations import as_trajectories
+from sb3_s2pg.common.demonstrations import as_trajectories, check_demonstrations
 from sb3_s2pg.ls_iq.learner import LSIQSAC
 from sb3_s2pg.sac.policies import S2PGSACPolicy
 
@@ -91,6 +91,7 @@ class LSIQ(DemonstrationAlgorithm[types.Transitions]):
         :raises ValueError: if they do not fit, or differ in length without consent; earlier ones are kept then
         """
         trajectories = as_trajectories(demonstrations)
+        check_demonstrations(trajectories, self.rl_algo.observation_space, self.rl_algo.action_space)
         # The length of a fragment says nothing
         self._check_fixed_horizon(len(trajectory) for trajectory in trajectories if trajectory.terminal)
         self.rl_algo.set_demonstrations(trajectories)
