@@ -240,7 +240,7 @@ def test_rewards_change_nothing(loss):
     for wrapper in (None, RandomRewards, RandomRewards):
         venv = make_vec_env("PendulumNoVelPriv-v1", 1, seed=0, wrapper_class=wrapper)
         trainer = make(venv, demos=demonstrations(), loss=loss)
-        trainer.train(260)
+        trainer.train(160)
         results.append(weights(trainer))
     assert th.equal(results[0], results[1]) and th.equal(results[0], results[2])
 
@@ -275,9 +275,8 @@ def train_recall(state_dim):
         buffer_size=3000,
         batch_size=64,
         expert_batch_size=64,
-        gamma=0.9,
     )
-    trainer.train(2500)
+    trainer.train(1000)
     venv = make_vec_env(lambda: Recall(length=4), 1, seed=100)
     return evaluate_policy(trainer.policy, venv, n_eval_episodes=50)[0]
 
@@ -492,10 +491,10 @@ def test_the_authors_settings():
 def test_losses_and_q_values_are_logged(tmp_path):
     trainer = make(tmp_path=tmp_path)
     steps = []
-    trainer.train(900, log_interval=1, callback=lambda local, _: steps.append(0) or True)
+    trainer.train(410, log_interval=1, callback=lambda local, _: steps.append(0) or True)
     header = (tmp_path / "progress.csv").read_text().splitlines()[0].split(",")
     wanted = ("critic_loss", "actor_loss", "expert_q_value", "policy_q_value", "ent_coef", "state_ent_coef", "state_abs")
-    assert {f"train/{name}" for name in wanted} <= set(header) and len(steps) == 900
+    assert {f"train/{name}" for name in wanted} <= set(header) and len(steps) == 410
     trainer.logger = configure(tmp_path / "other", ["csv"])
     callbacks = CallbackList([CheckpointCallback(100, str(tmp_path))])
     trainer.train(210, log_interval=1, callback=callbacks)

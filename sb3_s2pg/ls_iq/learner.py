@@ -82,7 +82,8 @@ class LSIQSAC(S2PGSAC):
     :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy)
     :param env: The environment to learn from
     :param loss: "sqil_like" or "iq_like"
-    :param expert_target: What the expert's Q is drawn to: "fix" or "bootstrap"
+    :param expert_target: What the expert's Q is drawn to: "bootstrap", or "fix", which the authors use for their 1M steps and
+        which learns much more slowly at the start: every action at a state of the expert's looks as good as any
     :param regression: "mse" or "huber"
     :param policy_value: Whether the policy's "q" or "v" is regressed (``sqil_like``)
     :param regularize: Over whose transitions the regularizer is averaged: "both", "expert" or "policy" (``iq_like``)
@@ -105,7 +106,7 @@ class LSIQSAC(S2PGSAC):
         env: GymEnv | str,
         *,
         loss: str = "sqil_like",
-        expert_target: str = "fix",
+        expert_target: str = "bootstrap",
         regression: str = "mse",
         policy_value: str = "q",
         regularize: str = "both",
