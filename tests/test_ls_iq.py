@@ -201,32 +201,32 @@ def test_each_trajectory_starts_from_z_0_whatever_the_lengths():
     np.testing.assert_array_equal(batch.states, learner.policy.initial_state(3))
 
 
-def test_both_buffers_are_refreshed_with_their_rows():
+def test_both_buffers_are_refreshed_equally_often():
+    """Fresher z would tell the critic whose they are."""
     trainer = make(n_envs=2, state_refresh_rate=0.25)
     trainer.train(250)
     learner = trainer.rl_algo
-    batch = learner._sample_batch(16)
-    old = batch.next_states[:, :4].numpy().copy()
-    new = np.tile(np.linspace(-1, 1, 40, dtype=np.float32)[:, None], 4)
-    learner._refresh_states(batch, new)
-    for row, (position, env) in enumerate(zip(*batch.indices, strict=True)):
-        is_expert = row < 24
-        buffer = learner.expert_buffer if is_expert else learner.replay_buffer
-        # Rows that were drawn twice have the value of the last one
-        rows = [
-            i for i in range(40) if (i < 24) == is_expert and (batch.indices[0][i], batch.indices[1][i]) == (position, env)
-        ]
-        expected = 0.75 * old[row] + 0.25 * new[rows[-1]]
-        np.testing.assert_allclose(buffer.next_internal_states[position, env], expected, atol=1e-6)
-
-
-def test_demonstrations_are_rolled_again_now_and_then(monkeypatch):
-    trainer = make(expert_roll_every=20, learning_starts=100)
-    rolled = []
-    roll = trainer.rl_algo.roll_expert_states
-    monkeypatch.setattr(trainer.rl_algo, "roll_expert_states", lambda: (rolled.append(trainer.rl_algo._n_updates), roll()))
-    trainer.train(165)
-    assert rolled == [20, 40, 60]
+    buffers = (learner.expert_buffer, learner.replay_buffer)
+    counts = [np.zeros(buffer.next_internal_states.shape[:2], dtype=int) for buffer in buffers]
+    for _ in range(400):
+        batch = learner._sample_batch(16)
+        before = [buffer.next_internal_states.copy() for buffer in buffers]
+        new = np.random.default_rng(0).uniform(5, 6, size=(40, 4)).astype(np.float32)
+        learner._refresh_states(batch, new)
+        for number, (buffer, rows) in enumerate(zip(buffers, (range(24), range(24, 40)), strict=True)):
+            changed = (buffer.next_internal_states != before[number]).all(axis=2)
+            counts[number] += changed
+            # What changed was in the batch, and moved by a quarter of the way to one of its values
+            drawn = {(batch.indices[0][row], batch.indices[1][row]): [] for row in rows}
+            for row in rows:
+                at = (batch.indices[0][row], batch.indices[1][row])
+                drawn[at].append(0.75 * before[number][at] + 0.25 * new[row])
+            for at in zip(*np.nonzero(changed), strict=True):
+                assert any(np.allclose(buffer.next_internal_states[at], value) for value in drawn[at])
+            buffer.next_internal_states[:] = before[number]
+    # 400 x 16 draws from 250 transitions of the policy's, 400 x 24 from 400 of the expert's
+    means = [counts[0].mean(), counts[1][:125].mean()]
+    assert means[0] == pytest.approx(400 * 24 / 400, rel=0.06) and means[1] == pytest.approx(means[0], rel=0.06)
 
 
 class RandomRewards(gym.RewardWrapper):
@@ -356,7 +356,6 @@ def test_demonstrations_that_do_not_fit(given, match):
         ({"reg_mult": 0.0}, "reg_mult=0.0"),
         ({"gamma": 1.0}, "gamma=1.0"),
         ({"expert_batch_size": 0}, "expert_batch_size=0"),
-        ({"expert_roll_every": 0}, "expert_roll_every=0"),
         ({"critic_learning_rate": -1.0}, "critic_learning_rate=-1.0"),
         ({"absorbing_fn": lambda obs, done: done, "optimize_memory_usage": True}, "optimize_memory_usage"),
         ({"absorbing_fn": lambda obs, done: np.zeros(7)}, r"absorbing_fn returned the shape \(7,\)"),

@@ -71,9 +71,9 @@ class LSIQSAC(S2PGSAC):
     the reward from Q, it is (1 - gamma) Q there instead of Q - y (and (1 - gamma) V instead of V - y).
 
     The internal states of the demonstrations are made by rolling the kernel, with its noise, along each trajectory from z_0
-    on. From then on they are refreshed like those of the replay buffer. A refresh moves z' by one step given z; so that
-    what changed in early steps reaches late ones also where demonstrations are many and a transition is seldom drawn,
-    they are rolled again from time to time, which costs one forward pass per step of the longest trajectory.
+    on. From then on they are refreshed like those of the replay buffer, and as often: each of the expert's transitions is
+    drawn more often than each of the policy's, and if its z were fresher, that would tell the critic whose it is. For the
+    same reason the demonstrations are not rolled again in training.
 
     Parameters that are not listed are those of ``S2PGSAC``, with the same defaults, but there is one critic and nothing reads
     the previous action (``policy_kwargs=dict(n_critics=1, use_previous_action=False)``): the noise in it would tell the policy
@@ -95,7 +95,6 @@ class LSIQSAC(S2PGSAC):
         which a time-limit does not count as
     :param critic_learning_rate: Learning rate (or schedule) of the critic; None for ``learning_rate``
     :param expert_batch_size: Number of the expert's transitions per update, next to ``batch_size`` of the policy's
-    :param expert_roll_every: Number of updates after which the kernel is rolled along the demonstrations again
     :param kwargs: As for ``S2PGSAC``
     :raises ValueError: if an argument cannot work
     """
@@ -116,7 +115,6 @@ class LSIQSAC(S2PGSAC):
         absorbing_fn: AbsorbingFunction | None = None,
         critic_learning_rate: float | Schedule | None = None,
         expert_batch_size: int = 256,
-        expert_roll_every: int = 1000,
         policy_kwargs: dict[str, Any] | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
@@ -134,9 +132,7 @@ class LSIQSAC(S2PGSAC):
         self.absorbing_fn = absorbing_fn
         self.critic_learning_rate = critic_learning_rate
         self.expert_batch_size = expert_batch_size
-        self.expert_roll_every = expert_roll_every
         self.expert_buffer: StatefulReplayBuffer | None = None
-        self._last_expert_roll = 0
         if _init_setup_model:
             self._setup_model()
 
@@ -148,9 +144,8 @@ class LSIQSAC(S2PGSAC):
             raise ValueError(f"reg_mult={self.reg_mult} must be greater than 0: rewards lie within 1 / reg_mult")
         if not 0 <= self.gamma < 1:
             raise ValueError(f"gamma={self.gamma} must be less than 1: Q lies within 1 / (reg_mult (1 - gamma))")
-        for name in ("expert_batch_size", "expert_roll_every"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not self.expert_batch_size >= 1:
+            raise ValueError(f"expert_batch_size={self.expert_batch_size} must be at least 1")
         if self.absorbing_fn is not None and self.optimize_memory_usage:
             raise ValueError("absorbing_fn needs the last observations of episodes, which optimize_memory_usage=True drops")
         check_learning_rate("critic_learning_rate", self.critic_learning_rate)
@@ -226,7 +221,6 @@ class LSIQSAC(S2PGSAC):
         """Roll the kernel along every demonstration, and store what z' it samples."""
         buffer = self.expert_buffer
         assert buffer is not None
-        self._last_expert_roll = self._n_updates
         if self.policy.state_dim == 0:
             return
         training = self.policy.training
@@ -261,19 +255,21 @@ class LSIQSAC(S2PGSAC):
         :return: ``expert_batch_size`` of the expert's transitions, then those of the policy
         """
         assert self.expert_buffer is not None
-        if self._n_updates - self._last_expert_roll >= self.expert_roll_every:
-            self.roll_expert_states()
         expert = self._with_history(self.expert_buffer.sample(self.expert_batch_size, env=self._vec_normalize_env))
         return StatefulReplayBufferSamples(*_joined([expert, super()._sample_batch(batch_size)]))
 
     def _refresh_states(self, batch: StatefulReplayBufferSamples, internal_states: np.ndarray) -> None:
         assert self.expert_buffer is not None
-        for buffer, part in (
-            (self.expert_buffer, slice(None, self.expert_batch_size)),
-            (self.replay_buffer, slice(self.expert_batch_size, None)),
-        ):
-            positions, envs = batch.indices
-            buffer.refresh((positions[part], envs[part]), internal_states[part], self.state_refresh_rate)
+        n = self.expert_batch_size
+        # How often a transition is drawn per update: whoever is drawn more often is refreshed only sometimes (see the class)
+        rates = [n / self.expert_buffer.size(), (len(internal_states) - n) / (self.replay_buffer.size() * self.n_envs)]
+        is_refreshed = np.ones(len(internal_states), dtype=bool)
+        is_refreshed[:n] = np.random.random(n) < rates[1] / rates[0]
+        is_refreshed[n:] = np.random.random(len(internal_states) - n) < rates[0] / rates[1]
+        for buffer, part in ((self.expert_buffer, slice(None, n)), (self.replay_buffer, slice(n, None))):
+            chosen = np.flatnonzero(is_refreshed[part])
+            positions, envs = (each[part][chosen] for each in batch.indices)
+            buffer.refresh((positions, envs), internal_states[part][chosen], self.state_refresh_rate)
 
     def _critic_loss(self, batch: StatefulReplayBufferSamples, ent_coef: th.Tensor, state_ent_coef: th.Tensor) -> th.Tensor:
         """
