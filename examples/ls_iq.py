@@ -34,7 +34,6 @@ from sb3_s2pg.demonstrations import collect_demonstrations, load_demonstrations,
 
 N_DEMONSTRATIONS = 10
 SETTINGS: dict[str, Any] = {"batch_size": 128, "expert_batch_size": 128}
-LEARNING_RATE = 3e-4
 MEMORYLESS = {"state_dim": 0}
 
 
@@ -74,6 +73,7 @@ class ImitationRun:
     demonstrations: str
     settings: dict[str, Any] = field(default_factory=dict)
     curve_every: int = 1000
+    learning_rate: float = 3e-4  # at the start, it falls to 0
 
 
 def record_expert(task: Task, folder: Path) -> Path:
@@ -104,7 +104,7 @@ def train(run: ImitationRun) -> dict[str, Any]:
         custom_logger=configure(format_strs=[]),
         seed=run.seed,
         device="cpu",
-        learning_rate=lambda progress: LEARNING_RATE * progress,
+        learning_rate=lambda progress: run.learning_rate * progress,
         **run.settings,
     )
     curve = LearningCurve(run.env, run.curve_every, n_episodes=5)
