@@ -138,6 +138,18 @@ def test_discrete_actions_and_a_seed(tmp_path):
     assert loaded[0].acts.dtype == np.int64 and (loaded[0].obs[:, 1] == 0).all()
 
 
+def test_rewards_may_be_integers():
+    class Integers(Counter):
+        def step(self, action):
+            obs, reward, terminated, truncated, info = super().step(action)
+            return obs, int(reward), terminated, truncated, info
+
+    gym.register("Integers-v0", entry_point=Integers)
+    recorded = collect_demonstrations(expert(SAC, Integers()), "Integers-v0", 1)[0]
+    np.testing.assert_array_equal(recorded.rews, [1.0, 2.0, 3.0, 4.0, 5.0])
+    gym.registry.pop("Integers-v0")
+
+
 def test_every_expert_exists():
     import sb3_contrib
     import stable_baselines3

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from imitation.data import rollout, types
 from imitation.data.wrappers import RolloutInfoWrapper
@@ -80,7 +81,7 @@ def collect_demonstrations(
     for name, number in (("n_episodes", n_episodes), ("n_envs", n_envs)):
         if number < 1:
             raise ValueError(f"{name}={number} must be at least 1")
-    venv: VecEnv = make_vec_env(env, n_envs, seed=seed, wrapper_class=RolloutInfoWrapper, env_kwargs=env_kwargs)
+    venv: VecEnv = make_vec_env(env, n_envs, seed=seed, wrapper_class=_recorded, env_kwargs=env_kwargs)
     if vec_normalize is not None:
         venv = VecNormalize.load(str(vec_normalize), venv)
         venv.training, venv.norm_reward = False, False
@@ -108,3 +109,11 @@ def collect_demonstrations(
         flags = [{"TimeLimit.truncated": bool(info["TimeLimit.truncated"])} for info in trajectory.infos]
         episodes.append(replace(trajectory, infos=np.array(flags)))
     return episodes
+
+
+def _recorded(env: gym.Env) -> gym.Env:
+    """
+    :param env: Environment
+    :return: The same, which records observations and rewards; ``imitation`` does not take rewards that are integers
+    """
+    return RolloutInfoWrapper(gym.wrappers.TransformReward(env, float))
