@@ -153,6 +153,7 @@ def learn(
     n_episodes: int,
     progress_bar: bool = False,
     callback: BaseCallback | None = None,
+    train: Callable[..., Any] | None = None,
 ) -> dict[str, Any]:
     """
     :param model: Model to train
@@ -161,11 +162,13 @@ def learn(
     :param n_episodes: Number of episodes that evaluate the final model
     :param progress_bar: Whether to show one
     :param callback: Another callback
+    :param train: Trains the model, with the arguments of ``learn``; None for ``model.learn``
     :return: Learning curve, returns of the final model, seconds of training without evaluation: on the clock on the wall,
         and of the processor, which do not depend on what else the machine does
     """
     start = clocks()
-    model.learn(steps, callback=[curve] if callback is None else [curve, callback], progress_bar=progress_bar)
+    callbacks: list[BaseCallback] = [curve] if callback is None else [curve, callback]
+    (train or model.learn)(steps, callback=callbacks, progress_bar=progress_bar)
     seconds, cpu_seconds = clocks() - start - curve.seconds
     returns = curve.evaluate(n_episodes)
     return {

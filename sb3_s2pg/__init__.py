@@ -1,5 +1,8 @@
 """Policies with memory for Stable-Baselines3, trained without backpropagation through time."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import sb3_s2pg.envs  # noqa: F401 (registers the tasks)
 from sb3_s2pg.common.callbacks import InternalStateCallback
 from sb3_s2pg.common.kernels import GRUKernel, LinearKernel, StateKernel
@@ -8,4 +11,16 @@ from sb3_s2pg.sac import S2PGSAC
 from sb3_s2pg.td3 import S2PGTD3
 from sb3_s2pg.version import __version__
 
+if TYPE_CHECKING:
+    from sb3_s2pg.ls_iq import LSIQ as LSIQ
+
 __all__ = ["S2PGPPO", "S2PGSAC", "S2PGTD3", "GRUKernel", "InternalStateCallback", "LinearKernel", "StateKernel", "__version__"]
+
+# Imported when they are asked for: they need the optional library imitation
+_NEEDS_IMITATION = {"LSIQ": "sb3_s2pg.ls_iq"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEEDS_IMITATION:
+        return getattr(importlib.import_module(_NEEDS_IMITATION[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

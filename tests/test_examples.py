@@ -126,3 +126,15 @@ def test_humanoid_smoke(tmp_path):
     printed = run("humanoid_smoke.py", "--steps=30", f"--out={tmp_path / 'humanoid'}")
     assert "hidden: velocities, com_inertia, com_velocity, actuator_forces" in printed and "not a result" in printed
     assert json.loads((tmp_path / "humanoid.json").read_text())["steps"] == 30
+
+
+def test_ls_iq(tmp_path):
+    out = tmp_path / "ls_iq"
+    arguments = ("--seeds=1", "--steps=200", "--expert-steps=150", "--curve-every=100", "--jobs=1", f"--out={out}")
+    printed = run("ls_iq.py", *arguments)
+    written = json.loads(out.with_suffix(".json").read_text())
+    assert list(written["summary"]) == ["expert", "LS-IQ", "LS-IQ, memory off"]
+    assert all(len(result["returns"]) == 20 and result["curve"]["steps"] == [100, 200] for result in written["results"])
+    assert f"{written['summary']['expert']['mean']:.1f}" in printed and out.with_suffix(".png").read_bytes()[:4] == PNG
+    # Neither the expert nor the runs are trained again
+    assert "seed 0:" not in run("ls_iq.py", *arguments)

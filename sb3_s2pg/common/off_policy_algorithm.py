@@ -199,7 +199,7 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
             if internal_states is None:
                 continue
             if self.state_refresh_rate > 0:
-                self.replay_buffer.refresh(batch.indices, internal_states.cpu().numpy(), self.state_refresh_rate)
+                self._refresh_states(batch, internal_states.cpu().numpy())
             if self._diagnostics_due:
                 self._last_diagnostics = self.num_timesteps
                 if self.policy.state_dim > 0:
@@ -215,7 +215,13 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
         :param batch_size: Number of transitions
         :return: Batch of the augmented MDP, normalized, with the critic's history
         """
-        batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+        return self._with_history(self.replay_buffer.sample(batch_size, env=self._vec_normalize_env))
+
+    def _with_history(self, batch: StatefulReplayBufferSamples) -> StatefulReplayBufferSamples:
+        """
+        :param batch: Batch as a stateful replay buffer samples it
+        :return: The same, with the critic's history as the critic reads it
+        """
         if batch.recent_observations is None:
             return batch
         assert batch.recent_actions is not None and batch.recent_mask is not None
@@ -223,6 +229,15 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
             batch.recent_observations, batch.recent_actions, batch.recent_mask
         )
         return batch._replace(history=history, next_history=next_history)
+
+    def _refresh_states(self, batch: StatefulReplayBufferSamples, internal_states: np.ndarray) -> None:
+        """
+        State refresh.
+
+        :param batch: Batch that has been learned from
+        :param internal_states: z' as the current kernel samples it for the batch, shape (batch, state_dim)
+        """
+        self.replay_buffer.refresh(batch.indices, internal_states, self.state_refresh_rate)
 
     def _update(self, batch: StatefulReplayBufferSamples, gradient_step: int, logs: Logs) -> th.Tensor | None:
         """

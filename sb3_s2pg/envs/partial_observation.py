@@ -74,11 +74,11 @@ class PartialObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     def observation(self, observation: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
         """
-        :param observation: The full observation
+        :param observation: The full observation, or a batch of them
         :return: What the agent gets to see of it
         """
         if self.drop:
-            partial = observation[self._visible]
+            partial = observation[..., self._visible]
         else:
             partial = np.where(self._visible, observation, 0).astype(observation.dtype)
         return {"observation": partial, "privileged": observation} if self.privileged else partial

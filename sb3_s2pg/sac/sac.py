@@ -5,7 +5,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
 from stable_baselines3.common.utils import polyak_update
 from torch.nn import functional as F
 
@@ -142,9 +142,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
 
     def _setup_model(self) -> None:
         for name in ("ent_coef_learning_rate", "state_ent_coef_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not callable(value) and (isinstance(value, (str, bool)) or not value >= 0):
-                raise ValueError(f"{name}={value!r} must be a number that is not negative, a schedule, or None")
+            check_learning_rate(name, getattr(self, name))
         super()._setup_model()
         if self.target_state_entropy == "auto":
             self.target_state_entropy = -3.0 * self.policy.state_dim
@@ -198,24 +196,62 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         :return: The loss, a scalar
         """
         with th.no_grad():
-            next_sample = self.actor.action_log_prob(self.policy.actor_subset(batch.next_observations), batch.next_states)
-            next_q_values = self.critic_target(
-                self.policy.critic_subset(batch.next_observations),
-                batch.next_states,
-                next_sample.actions,
-                next_sample.internal_states,
-                batch.next_history,
-            )
-            next_values = next_q_values.min(dim=0).values - ent_coef * next_sample.log_prob
-            if self.state_entropy_in_target:
-                next_values = next_values - state_ent_coef * next_sample.state_log_prob
+            next_values = self._next_values(batch, ent_coef, state_ent_coef)
             target_q_values = batch.rewards + (1 - batch.dones) * self.gamma * next_values
 
-        critic_obs = self.policy.critic_subset(batch.observations)
-        stored_internal_states = batch.next_states[:, : self.policy.state_dim]
-        current_q_values = self.critic(critic_obs, batch.states, batch.actions, stored_internal_states, batch.history)
+        current_q_values = self._current_q_values(batch)
         # The sum over critics of half their mean squared error, as in SB3
         return 0.5 * self.critic.n_critics * F.mse_loss(current_q_values, target_q_values.expand_as(current_q_values))
+
+    def _current_q_values(self, batch: StatefulReplayBufferSamples) -> th.Tensor:
+        """
+        :param batch: Batch of the augmented MDP
+        :return: Q(s, z, a, z') of what was stored, shape (n_critics, batch, 1)
+        """
+        critic_obs = self.policy.critic_subset(batch.observations)
+        stored_internal_states = batch.next_states[:, : self.policy.state_dim]
+        return self.critic(critic_obs, batch.states, batch.actions, stored_internal_states, batch.history)
+
+    def _next_values(self, batch: StatefulReplayBufferSamples, ent_coef: th.Tensor, state_ent_coef: th.Tensor) -> th.Tensor:
+        """
+        :param batch: Batch of the augmented MDP
+        :param ent_coef: Temperature of the action
+        :param state_ent_coef: Temperature of z'
+        :return: V(s', z') by the target critic, shape (batch, 1)
+        """
+        return self._values(
+            self.critic_target, batch.next_observations, batch.next_states, batch.next_history, ent_coef, state_ent_coef
+        )
+
+    def _values(
+        self,
+        critic: StatefulCritic,
+        observations: PyTorchObs,
+        states: th.Tensor,
+        history: th.Tensor | None,
+        ent_coef: th.Tensor,
+        state_ent_coef: th.Tensor,
+    ) -> th.Tensor:
+        """
+        V(s, z) = min_i Q_i(s, z, a, z') - alpha log pi_a (- alpha_z log kappa, if it enters the TD target), for one sample of
+        (a, z'). Differentiable in the critic's weights only.
+
+        :param critic: The critic
+        :param observations: Observations
+        :param states: (z, previous action), shape (batch, state_dim + action_dim)
+        :param history: Critic history
+        :param ent_coef: Temperature of the action
+        :param state_ent_coef: Temperature of z'
+        :return: Values, shape (batch, 1)
+        """
+        with th.no_grad():
+            sample = self.actor.action_log_prob(self.policy.actor_subset(observations), states)
+        critic_obs = self.policy.critic_subset(observations)
+        q_values = critic(critic_obs, states, sample.actions, sample.internal_states, history)
+        values = q_values.min(dim=0).values - ent_coef * sample.log_prob
+        if self.state_entropy_in_target:
+            values = values - state_ent_coef * sample.state_log_prob
+        return values
 
     def _actor_loss(
         self,
@@ -304,6 +340,16 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         else:
             saved_pytorch_variables.append("state_ent_coef_tensor")
         return state_dicts, saved_pytorch_variables
+
+
+def check_learning_rate(name: str, value: float | Schedule | None) -> None:
+    """
+    :param name: Name of the argument
+    :param value: Learning rate, schedule, or None
+    :raises ValueError: if it is something else
+    """
+    if value is not None and not callable(value) and (isinstance(value, (str, bool)) or not value >= 0):
+        raise ValueError(f"{name}={value!r} must be a number that is not negative, a schedule, or None")
 
 
 def state_temperature(state_ent_coef: str | float) -> float:
