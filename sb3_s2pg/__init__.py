@@ -1,5 +1,6 @@
 """Policies with memory for Stable-Baselines3, trained without backpropagation through time."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import sb3_s2pg.envs  # noqa: F401 (registers the tasks)
@@ -16,13 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["S2PGPPO", "S2PGSAC", "S2PGTD3", "GRUKernel", "InternalStateCallback", "LinearKernel", "StateKernel", "__version__"]
 
-# They need the imitation library, all else does not
-_WITH_IMITATION = ("S2PGAIRL", "S2PGGAIL")
+# Imported when they are asked for: they need the optional library imitation
+_NEEDS_IMITATION = {"S2PGAIRL": "sb3_s2pg.gail", "S2PGGAIL": "sb3_s2pg.gail"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WITH_IMITATION:
-        import sb3_s2pg.gail
-
-        return getattr(sb3_s2pg.gail, name)
+    if name in _NEEDS_IMITATION:
+        return getattr(importlib.import_module(_NEEDS_IMITATION[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_s2pg import S2PGAIRL, S2PGGAIL, StateKernel
-from sb3_s2pg.common.demonstrations import roll_states
+from sb3_s2pg.common.rolling import roll_states
 from sb3_s2pg.gail.airl import STATE
 from sb3_s2pg.gail.gail import entropy_gradient
 
@@ -491,11 +491,11 @@ def test_demonstrations_that_do_not_fit(trainer_name, tmp_path):
     broken = [good[0], dataclasses.replace(good[1], obs=np.where(np.arange(EPISODE + 1)[:, None] == 4, np.nan, good[1].obs))]
     for demos, message in (
         ([], "demonstrations"),
-        (demonstrations(venv, length=1), r"demonstrations\[0\] has 1 step.*at least 2"),
-        (other, r"observations of demonstrations\[0\] have the shape \(2,\).*\(3,\)"),
-        (wide, r"actions of demonstrations\[0\] have the shape \(2,\).*\(1,\)"),
-        (far, r"Action 0 of demonstrations\[0\].*outside"),
-        (broken, r"observations of demonstrations\[1\] are not finite at step 4"),
+        (demonstrations(venv, length=1), r"demonstrations\[0\] has 1 step.*at least two"),
+        (other, r"demonstrations\[0\]: observations have the shape \(2,\).*\(3,\)"),
+        (wide, r"demonstrations\[0\]: actions have the shape \(2,\).*\(1,\)"),
+        (far, r"demonstrations\[0\]: the action of step 0.*outside"),
+        (broken, r"demonstrations\[1\]: observations.*not a finite number"),
         (good + demonstrations(venv, length=5), "different length.*allow_variable_horizon"),
         (demonstrations(venv, length=2 * EPISODE), f"episodes of {2 * EPISODE} steps, but venv ends them after {EPISODE}"),
     ):
@@ -512,12 +512,13 @@ def test_transitions_as_demonstrations(tmp_path):
     venv = make_venv()
     transitions = flatten_trajectories(demonstrations(venv))
     make_trainer("S2PGGAIL", "S2PGPPO", tmp_path, venv, transitions).train(64)
-    with pytest.raises(ValueError, match="must be trajectories"):
-        make_trainer("S2PGAIRL", "S2PGPPO", tmp_path, venv, transitions)
+    make_trainer("S2PGAIRL", "S2PGPPO", tmp_path, venv, transitions).train(64)
+    with pytest.raises(ValueError, match="shuffled"):
+        make_trainer("S2PGAIRL", "S2PGPPO", tmp_path, venv, transitions[::2])
     with pytest.raises(ValueError, match="lack next_obs"):
         minimal = TransitionsMinimal(obs=transitions.obs, acts=transitions.acts, infos=transitions.infos)
         make_trainer("S2PGGAIL", "S2PGPPO", tmp_path, venv, minimal)
-    with pytest.raises(ValueError, match=r"observations of demonstrations have the shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"observations have the shape \(2,\)"):
         make_trainer(
             "S2PGGAIL",
             "S2PGPPO",
@@ -568,7 +569,7 @@ def test_without_imitation():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("pip install 'sb3-s2pg[imitation]'") == done.stdout.count("imitation==1.0.1") == 2
+    assert done.stdout.count('pip install "sb3-s2pg[imitation]"') == done.stdout.count("imitation==1.0.1") == 2
 
 
 # A trained model as expert

@@ -1,135 +1,175 @@
-"""Demonstrations: what has to be true of them, and the internal states that a policy would have had along them."""
+"""Demonstrations as they come in: trajectories or transitions of ``imitation``, checked before anything is trained."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from imitation.data import types
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_s2pg.common.observations import map_observations
-from sb3_s2pg.common.policies import StatefulPolicy
 
-# Rounding errors of actions that were recorded as float32
-ACTION_TOLERANCE = 1e-4
-RECORD_WITH = "Record the demonstrations in an environment with the same spaces as the one that is given for training"
+
+def as_trajectories(demonstrations: Any) -> list[types.Trajectory]:
+    """
+    :param demonstrations: Trajectories, or transitions that follow each other as they happened
+    :return: Trajectories
+    :raises ValueError: if they are something else, or the transitions do not follow each other
+    """
+    if isinstance(demonstrations, types.Transitions):
+        return split_transitions(demonstrations)
+    if isinstance(demonstrations, types.TransitionsMinimal) or not isinstance(demonstrations, Iterable):
+        raise ValueError(
+            f"demonstrations of type {type(demonstrations).__name__} do not say what follows what, which memory needs: "
+            "pass trajectories"
+        )
+    trajectories = list(demonstrations)
+    for number, trajectory in enumerate(trajectories):
+        if not isinstance(trajectory, types.Trajectory):
+            raise ValueError(
+                f"demonstrations[{number}] is a {type(trajectory).__name__}: pass trajectories "
+                "(imitation.data.types.Trajectory), or contiguous transitions; memory needs whole sequences, not batches"
+            )
+    return trajectories
+
+
+def split_transitions(transitions: types.Transitions) -> list[types.Trajectory]:
+    """
+    :param transitions: Transitions, one episode after the other
+    :return: A trajectory per episode; the last one is a fragment if it does not end with ``done``
+    :raises ValueError: if a transition neither ends an episode nor is followed by the one that starts where it ends
+    """
+    obs, next_obs = (types.maybe_unwrap_dictobs(value) for value in (transitions.obs, transitions.next_obs))
+    follows = np.ones(len(transitions) - 1, dtype=bool)
+    parts = obs if isinstance(obs, dict) else {"": obs}
+    next_parts = next_obs if isinstance(next_obs, dict) else {"": next_obs}
+    for key in parts:
+        equal = next_parts[key][:-1] == parts[key][1:]
+        follows &= equal.reshape(len(equal), -1).all(axis=1)
+    broken = np.flatnonzero(~follows & ~transitions.dones[:-1])
+    if len(broken) > 0:
+        raise ValueError(
+            f"demonstrations: transition {broken[0]} is not done, yet transition {broken[0] + 1} does not start where it ends "
+            f"({len(broken)} such places in {len(transitions)} transitions). They are shuffled, or fragments were joined; "
+            "memory needs the order in which they happened: pass trajectories"
+        )
+    ends = [*(np.flatnonzero(transitions.dones[:-1]) + 1), len(transitions)]
+    trajectories, start = [], 0
+    for end in ends:
+        until, last = rows(obs, slice(start, end)), rows(next_obs, slice(end - 1, end))
+        together: Any
+        if isinstance(until, dict):
+            together = {key: np.concatenate([value, last[key]]) for key, value in until.items()}
+        else:
+            together = np.concatenate([until, last])
+        trajectories.append(
+            types.Trajectory(
+                obs=types.maybe_wrap_in_dictobs(together),
+                acts=transitions.acts[start:end],
+                infos=transitions.infos[start:end],
+                terminal=bool(transitions.dones[end - 1]),
+            )
+        )
+        start = end
+    return trajectories
+
+
+def rows(observations: Any, at: int | slice) -> Any:
+    """
+    :param observations: An array with a row per step, or a dict of them
+    :param at: Which rows
+    :return: These rows, or a dict of them
+    """
+    return map_observations(operator.itemgetter(at), observations)
 
 
 def check_demonstrations(
-    trajectories: Sequence[Any],
-    observation_space: spaces.Space,
-    action_space: spaces.Space,
-    min_length: int = 2,
-    name: str = "demonstrations",
+    trajectories: Sequence[types.Trajectory], observation_space: spaces.Space, action_space: spaces.Space
 ) -> None:
     """
-    :param trajectories: Trajectories of ``imitation``: observations of one step more than actions
-    :param observation_space: Observation space of the learner
-    :param action_space: Action space of the learner
-    :param min_length: Smallest number of actions of a trajectory
-    :param name: The argument that they came from, for messages
-    :raises ValueError: if there are none, if one is too short, or does not fit the spaces
+    :param trajectories: Demonstrations
+    :param observation_space: Observation space of the environment that is learned from
+    :param action_space: Its action space
+    :raises ValueError: if there are none, one is shorter than two steps, or does not fit the spaces
     """
     if len(trajectories) == 0:
-        raise ValueError(f"{name} holds no trajectory: record at least one (imitation.data.rollout.rollout)")
+        raise ValueError("demonstrations are empty: at least one trajectory is needed")
     for number, trajectory in enumerate(trajectories):
-        where = f"{name}[{number}]"
-        length = len(trajectory.acts)
-        if length < min_length:
-            raise ValueError(
-                f"{where} has {length} step(s), at least {min_length} are needed: leave it out, or record whole episodes"
-            )
-        check_transitions(arrays_of(trajectory.obs), trajectory.acts, observation_space, action_space, where)
+        name = f"demonstrations[{number}]"
+        if len(trajectory) < 2:
+            raise ValueError(f"{name} has {len(trajectory)} step: memory needs sequences, at least two steps each")
+        _check_observations(name, types.maybe_unwrap_dictobs(trajectory.obs), observation_space)
+        _check_actions(name, trajectory.acts, action_space)
 
 
-def check_transitions(
-    obs: Any, acts: np.ndarray, observation_space: spaces.Space, action_space: spaces.Space, where: str
-) -> None:
+def _check_observations(name: str, observations: Any, space: spaces.Space) -> None:
     """
-    :param obs: Observations, an array or a dict of arrays, one per row
-    :param acts: Actions, one per row
-    :param observation_space: Observation space of the learner
-    :param action_space: Action space of the learner
-    :param where: What they are, for messages
-    :raises ValueError: if they do not fit the spaces
+    :param name: The trajectory, for the message
+    :param observations: Its observations
+    :param space: The observation space
+    :raises ValueError: if they do not fit
     """
-    is_dict = isinstance(observation_space, spaces.Dict)
-    if is_dict != isinstance(obs, dict) or (is_dict and set(obs) != set(observation_space)):  # type: ignore[call-overload]
-        kind = f"a dict with the keys {sorted(obs)}" if isinstance(obs, dict) else f"an array of the shape {obs.shape}"
-        raise ValueError(f"The observations of {where} are {kind}, the environment has {observation_space}. {RECORD_WITH}")
-    parts = observation_space.spaces if is_dict else {"": observation_space}  # type: ignore[attr-defined]
-    for key, space in parts.items():
-        _check_shape(f"observations{f'[{key!r}]' if key else ''} of {where}", obs[key] if is_dict else obs, space)
-    _check_shape(f"actions of {where}", acts, action_space)
-    bounds = _bounds(action_space)
-    if bounds is not None:
-        low, high = bounds
-        margin = ACTION_TOLERANCE * np.maximum(1, np.abs(high - low)) if isinstance(action_space, spaces.Box) else 0
-        outside = ((acts < low - margin) | (acts > high + margin)).reshape(len(acts), -1).any(axis=1)
-        if outside.any():
-            row = int(np.flatnonzero(outside)[0])
-            raise ValueError(
-                f"Action {row} of {where}, {acts[row]}, lies outside of {action_space}: record what the environment executes "
-                "(after clipping and scaling)"
-            )
+    hint = "demonstrations have to be recorded in, or derived for, the learner's environment"
+    parts = observations if isinstance(observations, dict) else {"": observations}
+    part_spaces = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    if parts.keys() != part_spaces.keys():
+        kinds = [f"the keys {sorted(keys)}" if "" not in keys else "no keys" for keys in (parts, part_spaces)]
+        raise ValueError(f"{name}: the observations have {kinds[0]}, the environment's have {kinds[1]}: {hint}")
+    for key, part in parts.items():
+        what = f"{name}: observations" + (f"[{key!r}]" if key else "")
+        shape = part_spaces[key].shape
+        if part.shape[1:] != shape:
+            raise ValueError(f"{what} have the shape {part.shape[1:]}, the environment's have {shape}: {hint}")
+        if not np.can_cast(part.dtype, np.float64) or not np.isfinite(part).all():
+            raise ValueError(f"{what} hold something that is not a finite number ({part.dtype}): leave that trajectory out")
 
 
-def _check_shape(what: str, values: np.ndarray, space: spaces.Space) -> None:
-    values = np.asarray(values)
-    if values.shape[1:] != space.shape:
-        raise ValueError(f"The {what} have the shape {values.shape[1:]}, the environment has {space}. {RECORD_WITH}")
-    discrete = isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary))
-    if discrete and not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(f"The {what} are {values.dtype}, the environment has {space}. {RECORD_WITH}")
-    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
-        raise ValueError(f"The {what} are not finite at step {row}: {values[row]}. Leave the trajectory out")
-
-
-def _bounds(space: spaces.Space) -> tuple[Any, Any] | None:
+def _check_actions(name: str, actions: np.ndarray, space: spaces.Space) -> None:
+    """
+    :param name: The trajectory, for the message
+    :param actions: Its actions
+    :param space: The action space
+    :raises ValueError: if they do not fit
+    """
+    if actions.shape[1:] != space.shape:
+        raise ValueError(f"{name}: actions have the shape {actions.shape[1:]}, the environment's have {space.shape}")
+    if not np.can_cast(actions.dtype, np.float64) or not np.isfinite(actions).all():
+        raise ValueError(f"{name}: actions hold something that is not a finite number ({actions.dtype})")
     if isinstance(space, spaces.Box):
-        return space.low, space.high
-    if isinstance(space, spaces.Discrete):
-        return space.start, space.start + space.n - 1
-    if isinstance(space, spaces.MultiDiscrete):
-        return np.zeros_like(space.nvec), space.nvec - 1
-    return (0, 1) if isinstance(space, spaces.MultiBinary) else None
-
-
-def arrays_of(obs: Any) -> Any:
-    """
-    :param obs: Observations, maybe a ``DictObs`` of ``imitation``
-    :return: An array, or a dict of arrays
-    """
-    return obs.unwrap() if hasattr(obs, "unwrap") else obs
-
-
-def roll_states(policy: StatefulPolicy, trajectories: Sequence[Any], deterministic: bool = False) -> list[np.ndarray]:
-    """
-    The states that the policy would have had along the trajectories: z is rolled with its kernel as it is now, from z_0 on,
-    and the previous action is the one in the trajectory.
-
-    :param policy: The policy
-    :param trajectories: Whole episodes of ``imitation``, in the spaces of the policy
-    :param deterministic: Whether to roll the mean of z' instead of samples
-    :return: One array per trajectory: the state before each of its actions, shape (n_steps, state_dim + action features)
-    """
-    # The longest first: those that go on are always the first rows
-    order = sorted(range(len(trajectories)), key=lambda index: -len(trajectories[index].acts))
-    observations = [arrays_of(trajectories[index].obs) for index in order]
-    lengths = np.array([len(trajectories[index].acts) for index in order])
-    states = [np.zeros((length, policy.initial_state().shape[1]), dtype=np.float32) for length in lengths]
-    state = policy.initial_state(len(order))
-    for step in range(lengths.max(initial=0)):
-        n_going_on = int((lengths > step).sum())
-        state = state[:n_going_on]
-        for row in range(n_going_on):
-            states[row][step] = state[row]
-        now = [map_observations(lambda values: values[step], part) for part in observations[:n_going_on]]  # noqa: B023
-        obs: Any = (
-            {key: np.stack([part[key] for part in now]) for key in now[0]} if isinstance(now[0], dict) else np.stack(now)
+        # Rounding of an action at the bound is no mistake
+        tolerance = 1e-5 * np.maximum(1, np.abs([space.low, space.high])).max(axis=0)
+        inside = (actions >= space.low - tolerance) & (actions <= space.high + tolerance)
+        inside = inside.reshape(len(actions), -1).all(axis=1)
+    else:
+        inside = np.array([space.contains(action) for action in actions])
+    if not inside.all():
+        step = int(np.flatnonzero(~inside)[0])
+        raise ValueError(
+            f"{name}: the action of step {step}, {actions[step]}, lies outside of {space}. "
+            "Record what the environment was given: clipped, and not scaled to [-1, 1]"
         )
-        _, next_state = policy.predict(obs, state=state, deterministic=deterministic)
-        actions = np.stack([trajectories[index].acts[step] for index in order[:n_going_on]])
-        state = policy.make_state(next_state[:, : policy.state_dim], policy.encode_actions(actions))
-    rolled = dict(zip(order, states, strict=True))
-    return [rolled[index] for index in range(len(order))]
+
+
+def time_limit_of(venv: VecEnv) -> int | None:
+    """
+    :param venv: Environments
+    :return: Steps until their time-limit, None if they do not say
+    """
+    limits = {getattr(spec, "max_episode_steps", None) for spec in venv.get_attr("spec")}
+    return limits.pop() if len(limits) == 1 else None
+
+
+def ends_at_time_limit(trajectory: types.Trajectory, time_limit: int | None) -> bool:
+    """
+    Whether a trajectory was cut by a time-limit. ``imitation`` marks these as terminal, too, and drops by default the infos
+    that know better; then the length has to tell.
+
+    :param trajectory: A trajectory
+    :param time_limit: Steps until the environment's time-limit, None if it is not known
+    :return: Whether it was cut
+    """
+    if trajectory.infos is not None and "TimeLimit.truncated" in trajectory.infos[-1]:
+        return bool(trajectory.infos[-1]["TimeLimit.truncated"])
+    return time_limit is not None and len(trajectory) >= time_limit

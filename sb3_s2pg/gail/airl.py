@@ -6,13 +6,14 @@ import numpy as np
 import torch as th
 from imitation.algorithms.adversarial.airl import AIRL
 from imitation.algorithms.adversarial.common import AdversarialTrainer
-from imitation.data.types import Trajectory, TransitionsMinimal, dataclass_quick_asdict
+from imitation.data.types import dataclass_quick_asdict
 from imitation.rewards.reward_nets import RewardNet
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_s2pg.common.algorithm import StatefulAlgorithm
-from sb3_s2pg.common.demonstrations import roll_states
+from sb3_s2pg.common.demonstrations import as_trajectories
+from sb3_s2pg.common.rolling import roll_states
 from sb3_s2pg.gail.trainer import StatefulAdversarialTrainer
 
 # What the infos of a transition carry: the state before it, or which row of the demonstrations it is
@@ -87,17 +88,10 @@ class S2PGAIRL(StatefulAdversarialTrainer, AIRL):
 
     def set_demonstrations(self, demonstrations: Any) -> None:
         """
-        :param demonstrations: Trajectories, each from the start of an episode
+        :param demonstrations: Trajectories, each from the start of an episode, or transitions that follow each other
         :raises ValueError: if they are something else, or do not fit
         """
-        demonstrations = [] if isinstance(demonstrations, TransitionsMinimal) else list(demonstrations)
-        if not all(isinstance(trajectory, Trajectory) for trajectory in demonstrations):
-            demonstrations = []
-        if not demonstrations:
-            raise ValueError(
-                "demonstrations must be trajectories, and at least one: z is rolled along them, and single transitions do not "
-                "say what came before"
-            )
+        demonstrations = as_trajectories(demonstrations)
         self._expert_trajectories = demonstrations
         self._expert_states = None
         ends = np.cumsum([len(trajectory) for trajectory in demonstrations])

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from imitation.algorithms.adversarial.common import AdversarialTrainer
-from imitation.data.types import Trajectory, Transitions, TransitionsMinimal
+from imitation.data.types import Trajectory, Transitions, TransitionsMinimal, concatenate_maybe_dictobs
 from imitation.rewards.reward_nets import BasicRewardNet, RewardNet
 from imitation.util.util import get_first_iter_element
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, is_vecenv_wrapped
 from torch import nn
 
 from sb3_s2pg.common.algorithm import StatefulAlgorithm
-from sb3_s2pg.common.demonstrations import arrays_of, check_demonstrations, check_transitions
+from sb3_s2pg.common.demonstrations import check_demonstrations, time_limit_of
 from sb3_s2pg.common.observations import ObservationSubset
 from sb3_s2pg.gail.checkpoint import resume_trainer, save_trainer
 from sb3_s2pg.gail.observations import DictObservations, FlatLayout, FlatObservations, SubsetRewardNet
@@ -77,7 +77,7 @@ class StatefulAdversarialTrainer(AdversarialTrainer):
             )
 
         self._spaces = (venv.observation_space, venv.action_space)
-        self._max_episode_steps = max_episode_steps(venv)
+        self._time_limit = time_limit_of(venv)
         if isinstance(venv.observation_space, spaces.Dict):
             self._layout = FlatLayout(venv.observation_space)
             venv = FlatObservations(venv, self._layout)
@@ -116,7 +116,7 @@ class StatefulAdversarialTrainer(AdversarialTrainer):
         if isinstance(demonstrations, TransitionsMinimal):
             if not isinstance(demonstrations, Transitions):
                 raise ValueError("demonstrations lack next_obs and dones: give Transitions or, better, trajectories")
-            check_transitions(arrays_of(demonstrations.obs), demonstrations.acts, *self._spaces, "demonstrations")
+            check_demonstrations([as_one(demonstrations.obs, demonstrations.acts)], *self._spaces)
         elif isinstance(demonstrations, Sized) and len(demonstrations) == 0:
             check_demonstrations([], *self._spaces)
         else:
@@ -126,7 +126,7 @@ class StatefulAdversarialTrainer(AdversarialTrainer):
                 check_demonstrations(demonstrations, *self._spaces)
                 self._check_lengths([len(trajectory) for trajectory in demonstrations if trajectory.terminal])
             elif self._layout is None:
-                check_transitions(np.asarray(first["obs"]), np.asarray(first["acts"]), *self._spaces, "demonstrations")
+                check_demonstrations([as_one(np.asarray(first["obs"]), np.asarray(first["acts"]))], *self._spaces)
             else:
                 raise ValueError("demonstrations with Dict observations have to be trajectories or Transitions, not batches")
         if self._layout is not None:
@@ -140,7 +140,7 @@ class StatefulAdversarialTrainer(AdversarialTrainer):
         """
         # Also of those of the generator, which are checked after each round
         self._check_fixed_horizon(lengths)
-        limit = self._max_episode_steps
+        limit = self._time_limit
         if limit is not None and not self.allow_variable_horizon and max(lengths, default=0) > limit:
             raise ValueError(
                 f"The demonstrations have episodes of {max(lengths)} steps, but venv ends them after {limit}: record them "
@@ -195,13 +195,10 @@ class StatefulAdversarialTrainer(AdversarialTrainer):
         resume_trainer(self, path)
 
 
-def max_episode_steps(venv: VecEnv) -> int | None:
+def as_one(obs: Any, acts: np.ndarray) -> Trajectory:
     """
-    :param venv: Environment
-    :return: Its time-limit, None if it is not known without asking other processes
+    :param obs: Observations of transitions in any order
+    :param acts: Their actions
+    :return: The same in the form that is checked
     """
-    base = venv.unwrapped
-    if not isinstance(base, DummyVecEnv):
-        return None
-    limits = {getattr(env.spec, "max_episode_steps", None) for env in base.envs}
-    return limits.pop() if len(limits) == 1 else None
+    return Trajectory(obs=concatenate_maybe_dictobs([obs, obs[-1:]]), acts=acts, infos=None, terminal=False)
