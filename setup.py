@@ -12,8 +12,8 @@ MUJOCO = ["gymnasium[mujoco]"]
 BOX2D = ["box2d", "pygame-ce"]
 # RL Zoo imports requests and does not ask for it; the plots of its older versions do not work with pandas 3
 ZOO = ["rl_zoo3[plots]", "pandas<3", "sb3-contrib", "requests", "moviepy", "pygame-ce", *EXTRA]
-# What imitation imports for demonstrations, beside EXTRA. It asks for more, and for stable-baselines3 2.2: on a newer one it has
-# to be installed without its dependencies, and so it is for the tests
+# What imitation imports for demonstrations, beside EXTRA. It asks for more, and for stable-baselines3 2.2: on a newer one it
+# has to be installed without its dependencies, and so it is for the tests
 IMITATION_IMPORTS = ["datasets", "jsonpickle"]
 
 setup(

@@ -23,11 +23,14 @@ import torch as th
 from common import EVALUATION_SEED, clocks, evaluation_returns, plot_learning_curves, run_all, save_figure, save_json
 from imitation.data.rollout import make_sample_until, rollout
 from imitation.data.types import TrajectoryWithRew
+from imitation.rewards.reward_nets import BasicRewardNet
 from imitation.util.logger import configure
+from imitation.util.networks import RunningNorm
 from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_s2pg import S2PGGAIL, S2PGPPO
+from sb3_s2pg import S2PGPPO
+from sb3_s2pg.gail import S2PGGAIL
 
 ENV = "Pendulum-v1"
 VISIBLE = [0, 1]  # of [cos, sin, velocity]
@@ -83,7 +86,7 @@ def train(run: Imitation) -> dict[str, Any]:
         "MlpPolicy",
         venv,
         n_steps=512,
-        batch_size=256,
+        batch_size=64,
         gamma=0.95,
         # Over the whole training, not over each round of GAIL
         learning_rate=lambda progress: 1e-3 * progress,
@@ -98,6 +101,10 @@ def train(run: Imitation) -> dict[str, Any]:
         },
         seed=run.seed,
         device="cpu",
+    )
+    # A small one: one that is sure of itself gives no reward to improve by
+    discriminator = BasicRewardNet(
+        venv.observation_space, venv.action_space, hid_sizes=(32, 32), activation=th.nn.Tanh, normalize_input_layer=RunningNorm
     )
     curve: dict[str, list[float]] = {"steps": [], "returns": [], "cpu_seconds": []}
     evaluation = np.zeros(2)
@@ -115,11 +122,12 @@ def train(run: Imitation) -> dict[str, Any]:
             demonstrations=demonstrate(run.expert, run.n_demonstrations),
             venv=venv,
             gen_algo=model,
+            reward_net=discriminator,
             demo_batch_size=512,
-            n_disc_updates_per_round=8,
+            n_disc_updates_per_round=4,
             # The paper's is 3, with rounds of 1000 steps and millions of them
             disc_update_interval=1,
-            gen_replay_buffer_capacity=10_000,
+            disc_opt_kwargs={"lr": 1e-3},
             custom_logger=configure(logs, ("log",)),
         )
         start = clocks()

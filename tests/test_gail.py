@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch as th
 from adversarial import (
+    BOX,
     EPISODE,
     demonstrations,
     make_generator,
@@ -20,15 +21,19 @@ from adversarial import (
     two_actions,
     weights,
 )
+from envs import AnyAction, Images
+from gymnasium import spaces
 from imitation.algorithms.adversarial.airl import AIRL
 from imitation.algorithms.adversarial.gail import GAIL
 from imitation.data.rollout import flatten_trajectories, make_sample_until, rollout
 from imitation.data.types import TransitionsMinimal
-from imitation.rewards.reward_nets import BasicRewardNet
+from imitation.rewards.reward_nets import BasicRewardNet, BasicShapedRewardNet, NormalizedRewardNet
+from imitation.rewards.reward_wrapper import RewardVecEnvWrapper
+from imitation.util.networks import RunningNorm
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, VecTransposeImage
 
-from sb3_s2pg import S2PGAIRL, S2PGGAIL, StateKernel
+from sb3_s2pg import S2PGAIRL, S2PGGAIL, S2PGSAC, StateKernel
 from sb3_s2pg.common.rolling import roll_states
 from sb3_s2pg.gail.airl import STATE
 from sb3_s2pg.gail.gail import entropy_gradient
@@ -118,8 +123,6 @@ def test_sampled_rewards_of_dict_observations(tmp_path):
 
 
 def test_terminations_are_dones_of_the_sampled_rewards(tmp_path):
-    from adversarial import BOX, AnyAction
-
     venv = DummyVecEnv([lambda: AnyAction(BOX, length=EPISODE)])
     trainer = make_trainer(GAIL, "S2PGSAC", tmp_path, venv, reward_net=SeesAll(venv))
     trainer.train(64)
@@ -211,6 +214,38 @@ def test_dict_observations(generator, tmp_path):
     flat = th.as_tensor(transitions["obs"][:5])
     assert th.equal(net.subset(flat), flat[:, 3:]) and net.net.mlp[0].in_features == 3 + 1
     assert not flat[:, 2].any() and flat[:, 5].all()  # the velocity: hidden, and privileged
+
+
+def test_reward_of_airl_without_shaping(tmp_path):
+    space, actions = make_venv(env="MountainCarContinuous-v0").observation_space, make_venv().action_space
+    base = BasicRewardNet(space, actions)
+    shaped = BasicShapedRewardNet(space, actions)
+    for net, unshaped in ((base, base), (shaped, shaped.base)):
+        trainer = make_trainer("S2PGAIRL", "S2PGPPO", tmp_path, reward_net=net, discriminator_observation=[0, 1])
+        trainer.train(64)
+        transition = (np.ones((2, 3)), np.ones((2, 1)), np.zeros((2, 3)), np.zeros(2))
+        transition = [value.astype(np.float32) for value in transition]
+        part = [transition[0][:, :2], transition[1], transition[2][:, :2], transition[3]]
+        for ours, theirs in ((trainer.reward_train, net), (trainer.reward_test, unshaped)):
+            np.testing.assert_array_equal(ours.predict_processed(*transition), theirs.predict_processed(*part))
+
+
+@pytest.mark.parametrize("trainer_name", ["S2PGGAIL", "S2PGAIRL"])
+def test_discrete_actions(trainer_name, tmp_path):
+    venv = DummyVecEnv([lambda: AnyAction(spaces.Discrete(3), length=EPISODE, truncate=True)] * 2)
+    trainer = make_trainer(trainer_name, "S2PGPPO", tmp_path, venv)
+    trainer.train(128)
+    with pytest.raises(ValueError, match=r"demonstrations\[0\]: the action of step 0, 3, lies outside"):
+        trainer.set_demonstrations([dataclasses.replace(demo, acts=demo.acts * 0 + 3) for demo in demonstrations(venv)])
+
+
+def test_images_that_are_transposed_by_the_algorithm_are_refused():
+    venv = DummyVecEnv([Images])
+    model = S2PGSAC("CnnPolicy", venv, buffer_size=10, device="cpu", policy_kwargs={"state_dim": 2})
+    with pytest.raises(ValueError, match="channels last"):
+        model.set_env(RewardVecEnvWrapper(venv, lambda obs, acts, next_obs, dones: np.zeros(1)))
+    model.set_env(RewardVecEnvWrapper(VecTransposeImage(venv), lambda obs, acts, next_obs, dones: np.zeros(1)))
+    assert model.replay_buffer.reward_fn is not None
 
 
 def test_dict_observations_survive_flattening(tmp_path):
@@ -537,6 +572,8 @@ def test_arguments_that_do_not_fit(tmp_path):
         ({"discriminator_observation": [5]}, r"discriminator_observation=\[5\].*do not exist"),
         ({"discriminator_observation": ["privileged"]}, "discriminator_observation"),
         ({"discriminator_observation": [0], "reward_net": SeesAll(venv)}, "reward_net was built for"),
+        ({"reward_net": SeesAll(make_venv(env="MountainCarContinuous-v0"))}, "reward_net was built for"),
+        ({"discriminator_observation": [2, 1, 0], "reward_net": NormalizedRewardNet(SeesAll(venv), RunningNorm)}, "wrapper"),
         ({"demo_batch_size": 1000}, "smaller than batch size"),
         ({"venv": VecNormalize(make_venv())}, "VecNormalize"),
     ):

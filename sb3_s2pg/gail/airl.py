@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_s2pg.common.algorithm import StatefulAlgorithm
 from sb3_s2pg.common.demonstrations import as_trajectories
 from sb3_s2pg.common.rolling import roll_states
+from sb3_s2pg.gail.observations import SubsetRewardNet
 from sb3_s2pg.gail.trainer import StatefulAdversarialTrainer
 
 # What the infos of a transition carry: the state before it, or which row of the demonstrations it is
@@ -101,6 +102,12 @@ class S2PGAIRL(StatefulAdversarialTrainer, AIRL):
                 for trajectory, end in zip(demonstrations, ends, strict=True)
             ]
         )
+
+    @property
+    def reward_test(self) -> RewardNet:
+        """The reward without shaping."""
+        net = self._reward_net
+        return net.without_wrappers() if isinstance(net, SubsetRewardNet) else super().reward_test
 
     def train_gen(self, *args: Any, **kwargs: Any) -> None:
         """

@@ -8,7 +8,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from imitation.data.types import DictObs
-from imitation.rewards.reward_nets import RewardNet
+from imitation.rewards.reward_nets import PredictProcessedWrapper, RewardNet, RewardNetWrapper
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -150,15 +150,15 @@ class SubsetRewardNet(RewardNet):
     :param net: Reward net for the part
     :param observation_space: The full observation space
     :param subset: Which part of it the net sees
-    :raises ValueError: if the net was built for another observation
+    :raises ValueError: if something that the net does outside of ``forward`` would be lost
     """
 
     def __init__(self, net: RewardNet, observation_space: spaces.Space, subset: ObservationSubset):
         super().__init__(observation_space, net.action_space, net.normalize_images)
-        if net.observation_space.shape != subset.space.shape:
+        if isinstance(net, PredictProcessedWrapper):
             raise ValueError(
-                f"reward_net was built for {net.observation_space}, but the discriminator sees {subset.space}: build it for "
-                "what discriminator_observation selects (of a Dict: the keys concatenated), or leave reward_net out"
+                f"reward_net={type(net).__name__} changes predict_processed, which is not called where "
+                "discriminator_observation selects a part: leave the wrapper out"
             )
         self.net = net
         self.subset = subset
@@ -166,3 +166,10 @@ class SubsetRewardNet(RewardNet):
     def forward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, done: th.Tensor) -> th.Tensor:
         """:return: Output of the net, shape (batch,)"""
         return self.net(self.subset(state), action, self.subset(next_state), done)
+
+    def without_wrappers(self) -> "SubsetRewardNet":
+        """:return: The same without what is wrapped around the net, such as shaping"""
+        net = self.net
+        while isinstance(net, RewardNetWrapper):
+            net = net.base
+        return SubsetRewardNet(net, self.observation_space, self.subset)

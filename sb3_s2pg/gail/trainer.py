@@ -87,6 +87,11 @@ class StatefulAdversarialTrainer(AdversarialTrainer):
         subset = ObservationSubset(venv.observation_space, discriminator_observation, "discriminator_observation")
         if reward_net is None:
             reward_net = BasicRewardNet(subset.space, venv.action_space, hid_sizes=DISCRIMINATOR_ARCH, activation=nn.Tanh)
+        elif reward_net.observation_space.shape != subset.space.shape:
+            raise ValueError(
+                f"reward_net was built for {reward_net.observation_space}, but the discriminator sees {subset.space}: build "
+                "it for what discriminator_observation selects (of a Dict: the keys concatenated), or leave reward_net out"
+            )
         if discriminator_observation is not None:
             reward_net = SubsetRewardNet(reward_net, venv.observation_space, subset)
         return {
