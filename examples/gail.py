@@ -85,11 +85,10 @@ def train(run: Imitation) -> dict[str, Any]:
     model = S2PGPPO(
         "MlpPolicy",
         venv,
-        n_steps=1024,
+        n_steps=512,
         batch_size=64,
-        gamma=0.9,
-        # Over the whole training, not over each round of GAIL
-        learning_rate=lambda progress: 1e-3 * progress,
+        gamma=0.95,
+        learning_rate=1e-3,
         use_sde=True,
         sde_sample_freq=4,
         policy_kwargs={
@@ -124,7 +123,7 @@ def train(run: Imitation) -> dict[str, Any]:
             gen_algo=model,
             reward_net=discriminator,
             demo_batch_size=512,
-            n_disc_updates_per_round=8,
+            n_disc_updates_per_round=4,
             # The paper's is 3, with rounds of 1000 steps and millions of them
             disc_update_interval=1,
             disc_opt_kwargs={"lr": 1e-3},
