@@ -39,16 +39,19 @@ lint: .venv/installed
 type: .venv/installed
 	$(NEWEST) -m mypy
 
+# imitation asks for stable-baselines3 2.2, and for pygame, whose place pygame-ce has taken: without its dependencies
 .venv/installed: setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(NEWEST) -m pip install --quiet --constraint constraints.txt torch
 	$(NEWEST) -m pip install --quiet --constraint constraints.txt --editable ".[tests,dev]"
+	$(NEWEST) -m pip install --quiet --constraint constraints.txt --no-deps imitation
 	touch $@
 
 .venv-oldest/installed: setup.py constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	$(OLDEST) -m pip install --quiet --constraint constraints-oldest.txt torch
 	$(OLDEST) -m pip install --quiet --constraint constraints-oldest.txt --editable ".[tests]"
+	$(OLDEST) -m pip install --quiet --constraint constraints-oldest.txt --no-deps imitation
 	touch $@
 
 clean:

@@ -12,6 +12,9 @@ MUJOCO = ["gymnasium[mujoco]"]
 BOX2D = ["box2d", "pygame-ce"]
 # RL Zoo imports requests and does not ask for it; the plots of its older versions do not work with pandas 3
 ZOO = ["rl_zoo3[plots]", "pandas<3", "sb3-contrib", "requests", "moviepy", "pygame-ce", *EXTRA]
+# What imitation imports for demonstrations, beside EXTRA. It asks for more, and for stable-baselines3 2.2: on a newer one it
+# has to be installed without its dependencies, and so it is for the tests
+IMITATION_IMPORTS = ["datasets", "jsonpickle"]
 
 setup(
     name="sb3-s2pg",
@@ -43,7 +46,9 @@ setup(
         "examples": ["sb3-contrib", "rl_zoo3", *MUJOCO, *EXTRA],
         # The front door to RL Zoo: training, enjoying, videos
         "zoo": ZOO,
-        "tests": [*ZOO, *MUJOCO, *BOX2D, "pytest"],
+        # GAIL, AIRL
+        "imitation": ["imitation==1.0.1"],
+        "tests": [*ZOO, *MUJOCO, *BOX2D, *IMITATION_IMPORTS, "pytest"],
         "dev": ["ruff", "mypy"],
     },
     classifiers=[

@@ -12,12 +12,14 @@ from sb3_s2pg.td3 import S2PGTD3
 from sb3_s2pg.version import __version__
 
 if TYPE_CHECKING:
+    from sb3_s2pg.gail import S2PGAIRL as S2PGAIRL
+    from sb3_s2pg.gail import S2PGGAIL as S2PGGAIL
     from sb3_s2pg.ls_iq import LSIQ as LSIQ
 
 __all__ = ["S2PGPPO", "S2PGSAC", "S2PGTD3", "GRUKernel", "InternalStateCallback", "LinearKernel", "StateKernel", "__version__"]
 
 # Imported when they are asked for: they need the optional library imitation
-_NEEDS_IMITATION = {"LSIQ": "sb3_s2pg.ls_iq"}
+_NEEDS_IMITATION = {"LSIQ": "sb3_s2pg.ls_iq", "S2PGAIRL": "sb3_s2pg.gail", "S2PGGAIL": "sb3_s2pg.gail"}
 
 
 def __getattr__(name: str) -> Any:

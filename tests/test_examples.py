@@ -101,6 +101,22 @@ def test_front_door(tmp_path):
     assert out.with_suffix(".png").read_bytes()[:4] == PNG
 
 
+def test_gail_goes_on_where_it_was_stopped(tmp_path):
+    out = tmp_path / "gail"
+    arguments = ("--seeds=1", "--steps=4096", "--expert-steps=200", "--demonstrations=3", "--curve-points=1", "--jobs=1")
+    run("gail.py", *arguments, f"--out={out}")
+    first = json.loads(out.with_suffix(".json").read_text())
+    assert list(first["summary"]) == ["expert", "S2PG-PPO + GAIL", "memoryless + GAIL"]
+    assert all(result["curve"]["steps"] == [4096] and len(result["returns"]) == 20 for result in first["results"])
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+    (tmp_path / "gail_runs" / "1_seed0_steps4096.json").unlink()
+    printed = run("gail.py", *arguments, f"--out={out}")
+    assert "training the expert" not in printed and "memoryless + GAIL, seed 0" in printed
+    assert "S2PG-PPO + GAIL, seed 0" not in printed
+    for before, after in zip(first["results"], json.loads(out.with_suffix(".json").read_text())["results"], strict=True):
+        assert before["mean_return"] == pytest.approx(after["mean_return"])
+
+
 def test_half_cheetah_gives_recurrent_ppo_the_same_time(tmp_path):
     out = tmp_path / "cheetah"
     run("half_cheetah.py", "--seeds=1", "--steps=50", "--jobs=1", "--curve-points=1", "--episodes=1", f"--out={out}")

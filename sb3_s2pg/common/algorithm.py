@@ -25,6 +25,8 @@ class StatefulAlgorithm(BaseAlgorithm):
     # (z, previous action) of every environment, as predict() takes it; before and after the current step
     _last_state: np.ndarray | None = None
     _next_state: np.ndarray | None = None
+    # Number of steps at which schedules end; None for the end of the present call of learn()
+    schedule_timesteps: int | None = None
 
     def _check_policy_class(self) -> None:
         """:raises ValueError: if the policy is one of another algorithm"""
@@ -109,7 +111,7 @@ class StatefulAlgorithm(BaseAlgorithm):
         return number
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        super()._update_current_progress_remaining(num_timesteps, self.schedule_timesteps or total_timesteps)
         # The last rollout may go beyond the total: a linear schedule would turn negative, and training into its opposite
         self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
 

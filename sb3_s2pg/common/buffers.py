@@ -1,5 +1,6 @@
 """Replay buffers that carry the internal state and can look back in the episode."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,10 @@ class StatefulReplayBuffer(ReplayBuffer):
     z and the previous action of a step are read from the step before it, unless it starts an episode,
     and so are the observations of the critic history.
 
+    Set ``reward_fn`` where the reward is learned: what is stored goes stale, so that sampled batches are given the rewards
+    of that moment. It is called with observations and next observations (normalized, if there is VecNormalize), actions as
+    the environment takes them, and dones (a time-limit is not one), and returns rewards of shape (batch,).
+
     :param args: As for ``ReplayBuffer``
     :param state_dim: Size of the internal state z
     :param critic_history: Number of previous observations and actions to hand out for the critic
@@ -55,6 +60,7 @@ class StatefulReplayBuffer(ReplayBuffer):
         super().__init__(*args, **kwargs)
         self.state_dim = state_dim
         self.critic_history = critic_history
+        self.reward_fn: Callable[[Any, np.ndarray, Any, np.ndarray], np.ndarray] | None = None
         # z_0 and "no previous action"; the algorithm sets what the kernel says
         self.initial_state = np.zeros(state_dim + self.action_dim, dtype=np.float32)
         # At an episode's end z' is kept as it was: a time-limit bootstraps from (s_T, z')
@@ -135,14 +141,19 @@ class StatefulReplayBuffer(ReplayBuffer):
         else:
             obs = self._normalize_obs(map_observations(lambda array: array[at], self.observations), env)
 
+        next_obs = self._normalize_obs(next_obs, env)
         # Only use dones that are not due to timeouts
         dones = self.dones[at] * (1 - self.timeouts[at])
+        if self.reward_fn is None:
+            rewards = self._normalize_reward(self.rewards[at], env)
+        else:
+            rewards = self.reward_fn(obs, self._executed(actions), next_obs, dones)
         return StatefulReplayBufferSamples(
             observations=map_observations(self._as_tensor, obs),
             actions=self._as_tensor(actions),
-            next_observations=map_observations(self._as_tensor, self._normalize_obs(next_obs, env)),
+            next_observations=map_observations(self._as_tensor, next_obs),
             dones=self._as_tensor(dones.reshape(-1, 1)),
-            rewards=self._as_tensor(self._normalize_reward(self.rewards[at].reshape(-1, 1), env)),
+            rewards=self._as_tensor(rewards.reshape(-1, 1)),
             states=self._as_tensor(states),
             next_states=self._as_tensor(next_states),
             indices=at,
@@ -178,6 +189,18 @@ class StatefulReplayBuffer(ReplayBuffer):
             self.next_internal_states[indices] = internal_states
         else:
             self.next_internal_states[indices] = (1 - rate) * self.next_internal_states[indices] + rate * internal_states
+
+    def _executed(self, actions: np.ndarray) -> np.ndarray:
+        """
+        :param actions: Actions in [-1, 1], as they are stored, shape (batch, action_dim)
+        :return: The same as the environment takes them, shape (batch, *action_shape)
+        """
+        low, high = self.action_space.low, self.action_space.high  # type: ignore[attr-defined]
+        return low + 0.5 * (actions.reshape(-1, *low.shape) + 1.0) * (high - low)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A part of the trainer, not of the data
+        return {**self.__dict__, "reward_fn": None}
 
     def _as_tensor(self, array: np.ndarray) -> th.Tensor:
         # Indexing with arrays has copied already; only views of the buffer itself would need another copy

@@ -4,7 +4,7 @@ import contextlib
 import io
 import pathlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from sb3_s2pg.common.algorithm import StatefulAlgorithm
 from sb3_s2pg.common.buffers import (
@@ -94,6 +95,11 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
         super()._setup_model()
         self.policy_kwargs = of_user
         self.replay_buffer.initial_state = self.policy.initial_state(1)[0]
+        self.replay_buffer.reward_fn = learned_reward(self.env)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        super().set_env(env, force_reset)
+        self.replay_buffer.reward_fn = learned_reward(self.env)
 
     def _policy_arguments(self) -> dict[str, Any]:
         """:return: Arguments of the algorithm that it passes on to the policy"""
@@ -318,6 +324,7 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
         # Settings of the model, not of the data
         loaded.critic_history = present.critic_history
         loaded.initial_state = present.initial_state
+        loaded.reward_fn = present.reward_fn
         self.replay_buffer = loaded
         # What comes next does not follow what was loaded
         self._last_obs = None
@@ -344,6 +351,21 @@ def resolve_critic_history(
     if critic_history > 0 and any(is_image_space(part, check_channels=False) for part in parts):
         raise ValueError(f"critic_history={critic_history} does not work with images: use 0 and stack frames (VecFrameStack)")
     return int(critic_history)
+
+
+def learned_reward(env: VecEnv | None) -> Callable[..., np.ndarray] | None:
+    """
+    :param env: The environment
+    :return: The function that a wrapper (``RewardVecEnvWrapper`` of ``imitation``) replaces the rewards by, None without one
+    :raises ValueError: if the function sees images that are laid out in another way than those that are stored
+    """
+    reward_fn = None if env is None else getattr(env, "reward_fn", None)
+    if reward_fn is not None and isinstance(env, VecTransposeImage):
+        raise ValueError(
+            "The learned reward sees images with the channels last, the replay buffer holds them with the channels first: "
+            "wrap the environment in VecTransposeImage before it is given to the trainer"
+        )
+    return reward_fn
 
 
 def checked_env(env: GymEnv | str | None, name: str, verbose: int = 0) -> GymEnv | None:

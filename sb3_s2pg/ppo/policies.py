@@ -30,6 +30,31 @@ class Evaluation(NamedTuple):
     state_std: th.Tensor  # (batch, state_dim)
 
 
+class NoLogProbability:
+    """
+    What the policy says about log pi(a | o) without z: nothing. It passes through code that only carries it along, as
+    GAIL of ``imitation`` does; AIRL subtracts it, and that is an error.
+
+    :param batch_size: Number of actions
+    """
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return self.batch_size
+
+    def reshape(self, *shape: Any) -> "NoLogProbability":
+        """:return: The same, of any shape"""
+        return self
+
+    def __rsub__(self, other: Any) -> Any:
+        raise ValueError(
+            "A policy with memory has no log pi(a | o), only log pi(a | o, z): use sb3_s2pg.S2PGAIRL in place of AIRL, "
+            "or call evaluate_actions(obs, actions, states, next_internal_states)"
+        )
+
+
 class ActorCriticMlp(nn.Module):
     """
     SB3's ``MlpExtractor`` for two inputs of different size.
@@ -179,26 +204,45 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
             mean = mean + self.state_noise.sample_noise(std)
         return actions.reshape((-1, *self.action_space.shape)), mean  # type: ignore[misc]
 
-    def evaluate_actions(  # type: ignore[override]
-        self, obs: PyTorchObs, actions: th.Tensor, states: th.Tensor, next_internal_states: th.Tensor
-    ) -> Evaluation:
+    def evaluate_actions(
+        self,
+        obs: PyTorchObs,
+        actions: th.Tensor,
+        states: th.Tensor | None = None,
+        next_internal_states: th.Tensor | None = None,
+    ) -> Any:
         """
         :param obs: Observations
         :param actions: a as it was sampled
         :param states: (z, previous action), shape (batch, state_dim + action features)
         :param next_internal_states: z', shape (batch, state_dim)
-        :return: Value, log-probabilities and entropies; the joint log-probability is the sum of the two
+        :return: ``Evaluation``: value, log-probabilities and entropies; the joint log-probability is the sum of the two.
+            With two arguments, as ``imitation`` calls it: no value, no log-probability, no entropy
         """
+        if states is None or next_internal_states is None:
+            return None, NoLogProbability(len(actions)), None
         features, distribution, state_mean, state_std = self._act(obs, states)
         values = self._value(obs, states, features)
-        # The buffer keeps the dtype of the action space, with which MultiBinary has no log-probability
-        actions = actions.flatten().float() if isinstance(self.action_space, spaces.Discrete) else actions.float()
         if self.state_noise is None:
             state_log_prob = state_entropy = th.zeros_like(values)
         else:
             state_log_prob, state_entropy = self.state_noise.evaluate(next_internal_states - state_mean, state_std)
-        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+        log_prob, entropy = self._log_prob(distribution, actions), distribution.entropy()
         return Evaluation(values, log_prob, entropy, state_log_prob, state_entropy, state_std)
+
+    def log_prob(self, obs: PyTorchObs, actions: th.Tensor, states: th.Tensor) -> th.Tensor:
+        """
+        :param obs: Observations
+        :param actions: Actions, shape (batch, *action_shape)
+        :param states: (z, previous action), shape (batch, state_dim + action features)
+        :return: log pi_a(a | o, z), shape (batch,)
+        """
+        return self._log_prob(self.get_distribution(obs, states), actions)
+
+    def _log_prob(self, distribution: Distribution, actions: th.Tensor) -> th.Tensor:
+        # Buffers keep the dtype of the action space, with which MultiBinary has no log-probability
+        actions = actions.flatten().float() if isinstance(self.action_space, spaces.Discrete) else actions.float()
+        return distribution.log_prob(actions)
 
     def predict_values(self, obs: PyTorchObs, states: th.Tensor | None = None) -> th.Tensor:
         """

@@ -190,6 +190,19 @@ class S2PGSACPolicy(StatefulOffPolicyPolicy):
             **self.actor_kwargs,
         ).to(self.device)
 
+    def log_prob(self, obs: PyTorchObs, actions: th.Tensor, states: th.Tensor) -> th.Tensor:
+        """
+        :param obs: Observations
+        :param actions: Actions as the environment takes them, shape (batch, *action_shape)
+        :param states: (z, previous action), shape (batch, state_dim + action_dim)
+        :return: log pi_a(a | o, z), shape (batch,): the density of a scaled to [-1, 1], as in SB3
+        """
+        mean, log_std, kwargs, *_ = self.actor.get_action_dist_params(self.actor_subset(obs), states)
+        space: Any = self.action_space
+        low, high = (th.as_tensor(bound, device=actions.device) for bound in (space.low, space.high))
+        scaled = (2 * (actions - low) / (high - low) - 1).flatten(start_dim=1)
+        return self.actor.action_dist.proba_distribution(mean, log_std, **kwargs).log_prob(scaled)
+
     def reset_noise(self, batch_size: int = 1) -> None:
         """
         Sample new weights for the exploration matrix, when using gSDE.
