@@ -126,3 +126,11 @@ def test_humanoid_smoke(tmp_path):
     printed = run("humanoid_smoke.py", "--steps=30", f"--out={tmp_path / 'humanoid'}")
     assert "hidden: velocities, com_inertia, com_velocity, actuator_forces" in printed and "not a result" in printed
     assert json.loads((tmp_path / "humanoid.json").read_text())["steps"] == 30
+
+
+def test_cpg(tmp_path):
+    printed = run("cpg.py", "--steps=50", "--curve-points=1", "--episodes=1", "--jobs=1", f"--out={tmp_path / 'cpg'}")
+    results = json.loads((tmp_path / "cpg.json").read_text())["results"]
+    assert [result["label"] for result in results] == ["cpg", "gru"] and "HalfCheetahNoVelPriv" in printed
+    assert all(len(result["gait"]["joints"]) == 60 for result in results)
+    assert (tmp_path / "cpg.png").read_bytes()[:4] == PNG
