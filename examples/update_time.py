@@ -5,7 +5,8 @@ thread, medians of processor seconds.
     python examples/update_time.py [--rounds 40] [--out results/update_time]
 
 Batch 256, z 32, state refresh on, networks as by default (256, 256 for SAC; 400, 300 for TD3). HalfCheetah has 17
-observations and 6 actions; "privileged critic" lets the actor see the 8 positions and the critic everything.
+observations and 6 actions; "privileged critic" lets the actor see the 8 positions and the critic everything. State kernels are
+compared with the privileged critic.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_s2pg import S2PGSAC, S2PGTD3
+from sb3_s2pg.common.kernels import KERNELS
 
 UPDATES_PER_ROUND = 5
 
@@ -46,6 +48,13 @@ def make_models() -> dict[str, dict[str, OffPolicyAlgorithm]]:
             "privileged critic": S2PGTD3("MlpPolicy", cheetah, policy_kwargs=privileged, **kwargs),
             "default history": S2PGTD3("MlpPolicy", cheetah, **kwargs),
         },
+        "kernels": {
+            "SAC": SAC("MlpPolicy", cheetah, **kwargs),
+            **{
+                kernel: S2PGSAC("MlpPolicy", cheetah, policy_kwargs={**privileged, "state_kernel_class": kernel}, **kwargs)
+                for kernel in KERNELS
+            },
+        },
     }
 
 
@@ -55,6 +64,8 @@ BARS = {
     ("HalfCheetah", "default history", "update"): 1.8,
     ("Pendulum", "default history", "update"): 1.4,
     ("HalfCheetah, TD3", "privileged critic", "update"): 1.1,
+    **{("kernels", kernel, "update"): 1.1 for kernel in ("gru", "linear", "rnn")},
+    ("kernels", "lstm", "update"): 1.25,
     **{
         (task, model, "predict"): 1.5
         for task in ("HalfCheetah", "Pendulum")
@@ -110,11 +121,11 @@ def main() -> None:
                 milliseconds = 1e3 * float(np.median(times[name][what]))
                 bar = BARS.get((task, name, what))
                 rows.append({"task": task, "model": name, "what": what, "ms": milliseconds, "ratio": ratio, "at_most": bar})
-                limit = "" if bar is None else f"{bar:.1f}"
+                limit = "" if bar is None else f"{bar:.2f}"
                 print(f"{task:16s} {name:18s} {what:8s} {milliseconds:10.2f} {ratio:13.2f} {limit:>8s}", flush=True)
     save_json(args.out, {"rows": rows, "rounds": args.rounds})
 
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    figure = Figure(figsize=(8, 9), layout="constrained")
     axes = figure.subplots()
     ours = [row for row in rows if row["model"] not in ("SAC", "TD3")]
     labels = [f"{row['task']}, {row['what']}\n{row['model']}" for row in ours]

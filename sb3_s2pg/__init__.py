@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import sb3_s2pg.envs  # noqa: F401 (registers the tasks)
 from sb3_s2pg.common.callbacks import InternalStateCallback
-from sb3_s2pg.common.kernels import GRUKernel, LinearKernel, StateKernel
+from sb3_s2pg.common.kernels import (
+    CPGKernel,
+    GRUKernel,
+    LinearKernel,
+    LSTMKernel,
+    ODEKernel,
+    OUKernel,
+    RNNKernel,
+    StateKernel,
+)
+from sb3_s2pg.common.noise import GaussianStateNoise, StateNoise, UniformStateNoise
 from sb3_s2pg.ppo import S2PGPPO
 from sb3_s2pg.sac import S2PGSAC
 from sb3_s2pg.td3 import S2PGTD3
@@ -16,7 +26,24 @@ if TYPE_CHECKING:
     from sb3_s2pg.gail import S2PGGAIL as S2PGGAIL
     from sb3_s2pg.ls_iq import LSIQ as LSIQ
 
-__all__ = ["S2PGPPO", "S2PGSAC", "S2PGTD3", "GRUKernel", "InternalStateCallback", "LinearKernel", "StateKernel", "__version__"]
+__all__ = [
+    "S2PGPPO",
+    "S2PGSAC",
+    "S2PGTD3",
+    "CPGKernel",
+    "GRUKernel",
+    "GaussianStateNoise",
+    "InternalStateCallback",
+    "LSTMKernel",
+    "LinearKernel",
+    "ODEKernel",
+    "OUKernel",
+    "RNNKernel",
+    "StateKernel",
+    "StateNoise",
+    "UniformStateNoise",
+    "__version__",
+]
 
 # Imported when they are asked for: they need the optional library imitation
 _NEEDS_IMITATION = {"LSIQ": "sb3_s2pg.ls_iq", "S2PGAIRL": "sb3_s2pg.gail", "S2PGGAIL": "sb3_s2pg.gail"}

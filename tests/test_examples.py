@@ -50,7 +50,7 @@ def test_pendulum_goes_on_where_it_was_stopped(tmp_path):
 def test_update_time(tmp_path):
     printed = run("update_time.py", "--rounds=1", f"--out={tmp_path / 'time'}")
     rows = json.loads((tmp_path / "time.json").read_text())["rows"]
-    assert len(rows) == 18 and all(row["ms"] > 0 for row in rows)
+    assert len(rows) == 34 and all(row["ms"] > 0 for row in rows)
     assert "HalfCheetah" in printed and (tmp_path / "time.png").read_bytes()[:4] == PNG
 
 
@@ -154,3 +154,11 @@ def test_ls_iq(tmp_path):
     assert f"{written['summary']['expert']['mean']:.1f}" in printed and out.with_suffix(".png").read_bytes()[:4] == PNG
     # Neither the expert nor the runs are trained again
     assert "seed 0:" not in run("ls_iq.py", *arguments)
+
+
+def test_cpg(tmp_path):
+    printed = run("cpg.py", "--steps=50", "--curve-points=1", "--episodes=1", "--jobs=1", f"--out={tmp_path / 'cpg'}")
+    results = json.loads((tmp_path / "cpg.json").read_text())["results"]
+    assert [result["label"] for result in results] == ["cpg", "gru"] and "HalfCheetahNoVelPriv" in printed
+    assert all(len(result["gait"]["joints"]) == 60 for result in results)
+    assert (tmp_path / "cpg.png").read_bytes()[:4] == PNG

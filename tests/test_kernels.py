@@ -276,12 +276,15 @@ def test_linear_kernel_keeps_a_cue_that_noise_does_not_bury():
 
 
 @pytest.mark.parametrize("algorithm", [S2PGSAC, S2PGTD3])
-def test_where_z_is_bounded_the_linear_kernel_is_refused(algorithm):
-    with pytest.raises(ValueError, match=r"state_kernel_class=LinearKernel leaves \(-1, 1\).*gru.*S2PGPPO"):
-        algorithm("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs={"state_kernel_class": "linear"})
+def test_where_z_is_bounded_an_unbounded_kernel_is_refused(algorithm):
+    unbounded = {"state_kernel_class": "linear", "state_kernel_kwargs": {"bounded": False}}
+    with pytest.raises(ValueError, match=r"state_kernel_class=LinearKernel.*leaves \(-1, 1\).*gru.*S2PGPPO"):
+        algorithm("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs=unbounded)
+    model = algorithm("MlpPolicy", "PendulumNoVel-v1", buffer_size=10, policy_kwargs={"state_kernel_class": "linear"})
+    assert model.actor.kernel.bounded
 
 
-@pytest.mark.parametrize("kernel", ["gru", "linear"])
+@pytest.mark.parametrize("kernel", ["gru", "lstm", "linear"])
 def test_a_kernel_that_forgets_at_once_is_refused(kernel):
     with pytest.raises(ValueError, match=r"max_time_constant=1\.0"):
         kwargs = {"state_kernel_class": kernel, "state_kernel_kwargs": {"max_time_constant": 1.0}}

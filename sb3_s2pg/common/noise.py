@@ -6,11 +6,14 @@ import torch as th
 from torch import nn
 
 STD_TYPES = ("state_dependent", "constant", "fixed")
+# Half the width of a uniform distribution of std 1
+SQRT3 = math.sqrt(3)
 
 
-class GaussianStateNoise(nn.Module):
+class StateNoise(nn.Module):
     """
-    Gaussian noise: ``noise ~ N(0, (scale * std)^2)``, the scale being the kernel's.
+    Base class of noises of the state kernel: zero on average, of the std ``scale * std``, the scale being the kernel's.
+    A new noise needs ``sample`` and ``evaluate``.
 
     :param input_dim: Size of x, the input of the kernel
     :param state_dim: Size of the internal state z
@@ -22,6 +25,9 @@ class GaussianStateNoise(nn.Module):
         "fixed" (not learned)
     :raises ValueError: if the initial log std is not within the bounds, or there is no such type
     """
+
+    # Whether the score function (the gradient of the log density, which is what PPO learns from) says where to go
+    has_score = True
 
     def __init__(
         self,
@@ -65,14 +71,14 @@ class GaussianStateNoise(nn.Module):
         :param std: Std of the noise, shape (batch, state_dim)
         :return: the noise and, entry by entry, its log density, shape (batch, state_dim) each
         """
-        return sample_gaussian(std)
+        raise NotImplementedError()
 
     def sample_noise(self, std: th.Tensor) -> th.Tensor:
         """
         :param std: Std of the noise, shape (batch, state_dim)
         :return: The noise alone, shape (batch, state_dim)
         """
-        return std * th.randn_like(std)
+        return self.sample(std)[0]
 
     def evaluate(self, noise: th.Tensor, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -80,10 +86,63 @@ class GaussianStateNoise(nn.Module):
         :param std: Its std, shape (batch, state_dim)
         :return: its log density and its entropy, shape (batch,) each
         """
+        raise NotImplementedError()
+
+
+class GaussianStateNoise(StateNoise):
+    """Gaussian noise: ``noise ~ N(0, (scale * std)^2)``. Parameters are those of ``StateNoise``."""
+
+    def sample(self, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        return sample_gaussian(std)
+
+    def sample_noise(self, std: th.Tensor) -> th.Tensor:
+        return std * th.randn_like(std)
+
+    def evaluate(self, noise: th.Tensor, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         log_std, normalized = std.log(), noise / std
         volume = 0.5 * math.log(2 * math.pi) * std.shape[1]
         log_density = -th.addcmul(log_std, normalized, normalized, value=0.5).sum(dim=1) - volume
         return log_density, log_std.sum(dim=1) + (volume + 0.5 * std.shape[1])
+
+
+class UniformStateNoise(StateNoise):
+    """
+    Uniform noise: as likely everywhere within sqrt(3) stds of the mean (paper, Experiment 2). Parameters are those of
+    ``StateNoise``.
+
+    S2PGPPO refuses it: the density does not depend on the mean inside of the support, so its score is zero there.
+    """
+
+    has_score = False
+
+    def sample(self, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        return self.sample_noise(std), -th.log(2 * SQRT3 * std)
+
+    def sample_noise(self, std: th.Tensor) -> th.Tensor:
+        return SQRT3 * std * (2 * th.rand_like(std) - 1)
+
+    def evaluate(self, noise: th.Tensor, std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        entropy = th.log(2 * SQRT3 * std)
+        log_density = th.where(noise.abs() <= SQRT3 * std, -entropy, -math.inf)
+        return log_density.sum(dim=1), entropy.sum(dim=1)
+
+
+NOISES: dict[str, type[StateNoise]] = {"gaussian": GaussianStateNoise, "uniform": UniformStateNoise}
+
+
+def get_noise_class(noise: str | type[StateNoise]) -> type[StateNoise]:
+    """
+    :param noise: Name of a noise of this package, or a class derived from ``StateNoise``
+    :return: The class
+    :raises ValueError: if there is no such noise
+    """
+    if isinstance(noise, str) and noise in NOISES:
+        return NOISES[noise]
+    if isinstance(noise, type) and issubclass(noise, StateNoise) and noise is not StateNoise:
+        return noise
+    raise ValueError(
+        f"state_noise_class={noise!r} is not a state noise: use one of {sorted(NOISES)} or a subclass of StateNoise"
+    )
 
 
 def sample_gaussian(std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -10,7 +10,6 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_s2pg.common.critics import StatefulCritic
-from sb3_s2pg.common.kernels import KERNELS
 from sb3_s2pg.common.observations import batch_size_of, flatten_observations, map_observations
 from sb3_s2pg.common.policies import StatefulPolicy
 
@@ -32,6 +31,7 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
     """
 
     default_net_arch: ClassVar[list[int]] = [256, 256]
+    needs_bounded_states = True
 
     actor: Any  # a BasePolicy with StatefulActorMixin
     critic: StatefulCritic
@@ -66,12 +66,6 @@ class StatefulOffPolicyPolicy(StatefulPolicy):
             normalize_images=normalize_images,
             **kwargs,
         )
-        if self.state_dim > 0 and not self.state_kernel_class.bounded:
-            bounded = sorted(name for name, kernel in KERNELS.items() if kernel.bounded)
-            raise ValueError(
-                f"state_kernel_class={self.state_kernel_class.__name__} leaves (-1, 1), where z has to lie here: use one of "
-                f"{bounded}, or S2PGPPO"
-            )
         if share_features_extractor and not self.actor_subset.is_same_as(self.critic_subset):
             raise ValueError("share_features_extractor=True needs an actor and a critic that see the same observation")
         self.net_arch = self.default_net_arch if net_arch is None else net_arch

@@ -12,8 +12,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_s2pg.common.actions import ActionEncoder
-from sb3_s2pg.common.kernels import StateKernel, check_kernel, get_kernel_class
-from sb3_s2pg.common.noise import GaussianStateNoise
+from sb3_s2pg.common.kernels import KERNELS, StateKernel, check_kernel, get_kernel_class
+from sb3_s2pg.common.noise import StateNoise, get_noise_class
 from sb3_s2pg.common.observations import ObservationSelection, actor_and_critic_observation, batch_size_of
 
 DEFAULT_STATE_DIM = 32
@@ -28,13 +28,11 @@ class StatefulActorMixin:
     """
 
     kernel: StateKernel | None
-    state_noise: GaussianStateNoise | None
+    state_noise: StateNoise | None
     state_dim: int
     use_previous_action: bool
 
-    def _set_memory(
-        self, kernel: StateKernel | None, state_noise: GaussianStateNoise | None, use_previous_action: bool
-    ) -> None:
+    def _set_memory(self, kernel: StateKernel | None, state_noise: StateNoise | None, use_previous_action: bool) -> None:
         """
         :param kernel: State kernel; None for a memoryless policy
         :param state_noise: Noise of the state kernel
@@ -73,7 +71,7 @@ class StatefulPolicy(BasePolicy):
     :param state_dim: Size of the internal state z; 0 for a memoryless policy
     :param state_kernel_class: State kernel, by name or as a class
     :param state_kernel_kwargs: Keyword arguments of the state kernel
-    :param state_noise_class: Noise of the state kernel
+    :param state_noise_class: Noise of the state kernel, by name or as a class
     :param state_noise_kwargs: Keyword arguments of the noise
     :param kernel_lr_ratio: What the kernel's learning rate is multiplied by
     :param use_previous_action: Whether kernel, action head, noise and critic read the previous action
@@ -86,6 +84,10 @@ class StatefulPolicy(BasePolicy):
 
     # What the noise is if ``state_noise_kwargs`` do not say otherwise
     default_state_noise_kwargs: ClassVar[dict[str, Any]] = {}
+    # Whether z has to lie in (-1, 1)
+    needs_bounded_states = False
+    # Whether the kernel learns from the score function of its noise
+    needs_score = False
 
     def __init__(
         self,
@@ -95,7 +97,7 @@ class StatefulPolicy(BasePolicy):
         state_dim: int = DEFAULT_STATE_DIM,
         state_kernel_class: str | type[StateKernel] = "gru",
         state_kernel_kwargs: dict[str, Any] | None = None,
-        state_noise_class: type[GaussianStateNoise] = GaussianStateNoise,
+        state_noise_class: str | type[StateNoise] = "gaussian",
         state_noise_kwargs: dict[str, Any] | None = None,
         kernel_lr_ratio: float = 1.0,
         use_previous_action: bool = True,
@@ -110,7 +112,12 @@ class StatefulPolicy(BasePolicy):
         self.kernel_lr_ratio = kernel_lr_ratio
         self.state_kernel_class = get_kernel_class(state_kernel_class)
         self.state_kernel_kwargs = state_kernel_kwargs or {}
-        self.state_noise_class = state_noise_class
+        self.state_noise_class = get_noise_class(state_noise_class)
+        if self.needs_score and not self.state_noise_class.has_score:
+            raise ValueError(
+                f"state_noise_class={self.state_noise_class.__name__}: S2PGPPO could not learn a kernel with it, its score is "
+                "zero inside of the support. Use 'gaussian', or S2PGSAC or S2PGTD3"
+            )
         self.state_noise_kwargs = {**self.default_state_noise_kwargs, **(state_noise_kwargs or {})}
         self.use_previous_action = use_previous_action
         self.actor_subset, self.critic_subset = actor_and_critic_observation(
@@ -144,10 +151,27 @@ class StatefulPolicy(BasePolicy):
         input_dim = features_dim + self.previous_action_dim
         kernel = state_noise = None
         if self.state_dim > 0:
-            kernel = self.state_kernel_class(input_dim, self.state_dim, **self.state_kernel_kwargs)
-            check_kernel(kernel)
+            kernel = self._make_kernel(input_dim)
             state_noise = self.state_noise_class(input_dim, self.state_dim, **self.state_noise_kwargs)
         return {"kernel": kernel, "state_noise": state_noise, "use_previous_action": self.use_previous_action}
+
+    def _make_kernel(self, input_dim: int) -> StateKernel:
+        """
+        :param input_dim: Size of x
+        :return: A new kernel, bounded if need be
+        :raises ValueError: if it is not, or does not return what a kernel has to
+        """
+        kwargs = dict(self.state_kernel_kwargs)
+        if self.state_kernel_class.bounded is None:
+            kwargs.setdefault("bounded", self.needs_bounded_states)
+        kernel = self.state_kernel_class(input_dim, self.state_dim, **kwargs)
+        check_kernel(kernel)
+        if self.needs_bounded_states and not kernel.bounded:
+            raise ValueError(
+                f"state_kernel_class={self.state_kernel_class.__name__}, state_kernel_kwargs={self.state_kernel_kwargs}: z "
+                f"leaves (-1, 1), where it has to lie here. Use one of {sorted(KERNELS)} without bounded=False, or S2PGPPO"
+            )
+        return kernel
 
     def make_features_extractor_for(self, space: spaces.Space) -> BaseFeaturesExtractor:
         """

@@ -95,6 +95,7 @@ class S2PGPPOPolicy(StatefulActorMixin, StatefulPolicy, ActorCriticPolicy):
     :raises ValueError: if the memory is configured in a way that cannot work
     """
 
+    needs_score = True
     # A learned std per entry; the floor is low, because a kernel that keeps for long scales its noise by little
     default_state_noise_kwargs: ClassVar[dict[str, Any]] = {"std_type": "constant", "log_std_init": -4.0, "log_std_min": -10.0}
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sb3_s2pg.common.critics import make_relu_inplace
 from sb3_s2pg.common.kernels import StateKernel
-from sb3_s2pg.common.noise import GaussianStateNoise, sample_gaussian
+from sb3_s2pg.common.noise import StateNoise, sample_gaussian
 from sb3_s2pg.common.off_policy_policies import StatefulOffPolicyPolicy
 from sb3_s2pg.common.policies import StatefulActorMixin
 
@@ -50,7 +50,7 @@ class S2PGSACActor(StatefulActorMixin, Actor):
         features_extractor: BaseFeaturesExtractor,
         features_dim: int,
         kernel: StateKernel | None,
-        state_noise: GaussianStateNoise | None,
+        state_noise: StateNoise | None,
         use_previous_action: bool,
         **kwargs: Any,
     ):

@@ -9,7 +9,7 @@ from stable_baselines3.td3.policies import Actor
 
 from sb3_s2pg.common.critics import make_relu_inplace
 from sb3_s2pg.common.kernels import StateKernel
-from sb3_s2pg.common.noise import GaussianStateNoise
+from sb3_s2pg.common.noise import StateNoise
 from sb3_s2pg.common.off_policy_policies import StatefulOffPolicyPolicy
 from sb3_s2pg.common.policies import StatefulActorMixin
 
@@ -37,7 +37,7 @@ class S2PGTD3Actor(StatefulActorMixin, Actor):
         features_extractor: BaseFeaturesExtractor,
         features_dim: int,
         kernel: StateKernel | None,
-        state_noise: GaussianStateNoise | None,
+        state_noise: StateNoise | None,
         use_previous_action: bool,
         **kwargs: Any,
     ):

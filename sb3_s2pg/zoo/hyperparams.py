@@ -6,8 +6,6 @@ from typing import Any
 import optuna
 from rl_zoo3 import hyperparams_opt
 
-from sb3_s2pg.common.kernels import KERNELS
-
 # By these names a study keeps what the functions below sample
 MEMORY_PARAMETERS = {
     "state_dim",
@@ -22,7 +20,8 @@ MEMORY_PARAMETERS = {
     "max_time_constant",
     "state_ent_coef",
 }
-BOUNDED_KERNELS = [name for name, kernel in KERNELS.items() if kernel.bounded]
+# Those that can keep something for long
+SEARCHED_KERNELS = ["gru", "lstm", "linear"]
 
 
 def suggest_off_policy_memory(trial: optuna.Trial) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def suggest_off_policy_memory(trial: optuna.Trial) -> dict[str, Any]:
     """
     return {
         "state_dim": trial.suggest_categorical("state_dim", [8, 16, 32, 64]),
-        "state_kernel": trial.suggest_categorical("state_kernel", BOUNDED_KERNELS),
+        "state_kernel": trial.suggest_categorical("state_kernel", SEARCHED_KERNELS),
         "max_time_constant": trial.suggest_float("max_time_constant", 2.0, 1000.0, log=True),
         "kernel_lr_ratio": trial.suggest_float("kernel_lr_ratio", 0.1, 1.0, log=True),
         "state_refresh_rate": trial.suggest_categorical("state_refresh_rate", [0.0, 0.5, 1.0]),
@@ -71,7 +70,7 @@ def suggest_ppo_memory(trial: optuna.Trial) -> dict[str, Any]:
     """
     return {
         "state_dim": trial.suggest_categorical("state_dim", [16, 32, 64, 128]),
-        "state_kernel": trial.suggest_categorical("state_kernel", list(KERNELS)),
+        "state_kernel": trial.suggest_categorical("state_kernel", SEARCHED_KERNELS),
         "max_time_constant": trial.suggest_float("max_time_constant", 3.0, 1000.0, log=True),
         "kernel_lr_ratio": trial.suggest_float("kernel_lr_ratio", 0.003, 1.0, log=True),
         "state_log_std_init": trial.suggest_float("state_log_std_init", -6.0, -1.0),

@@ -1,4 +1,4 @@
-"""State kernels: the mean (and, if it wants, the scale of the noise) of kappa(z' | o, z)."""
+"""Recurrent cells as state kernels: what is kept and what is written is decided by gates (but for the plain one)."""
 
 import math
 
@@ -6,63 +6,12 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_s2pg.common.kernels.base import StateKernel
+
 # What a linear kernel writes at least
 MIN_SHARE = 1e-6
-
-
-class StateKernel(nn.Module):
-    """
-    Base class of state kernels.
-
-    A kernel computes the *mean* of the next internal state, which is z' at zero noise; noise and squashing
-    are added outside (paper, section 2: ``kappa(z' | o, z)``). A new kernel needs a ``forward``,
-    and nothing else has to be touched. For S2PGSAC and S2PGTD3 the mean has to lie in (-1, 1): what leaves it is clipped
-    and gets no gradient (``train/state_saturated`` tells). A kernel that does not promise that says ``bounded = False``.
-
-    :param input_dim: Size of x, the observation features followed by the previous action (if the policy uses it)
-    :param state_dim: Size of the internal state z
-    """
-
-    # Whether the mean lies in (-1, 1) if z does
-    bounded = True
-
-    def __init__(self, input_dim: int, state_dim: int):
-        super().__init__()
-        self.input_dim = input_dim
-        self.state_dim = state_dim
-
-    def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
-        """
-        :param inputs: x, shape (batch, input_dim)
-        :param states: z, shape (batch, state_dim)
-        :return: the mean of z', shape (batch, state_dim), and a factor for the noise of the same shape
-            (None: the noise is used as it is)
-        """
-        raise NotImplementedError()
-
-    def initial_state(self, n: int) -> th.Tensor:
-        """
-        The internal state at the start of an episode. It is a constant: the replay buffer keeps no copy of it.
-
-        :param n: Number of environments
-        :return: z_0, shape (n, state_dim)
-        """
-        # A kernel without parameters lives on the CPU
-        return th.zeros(n, self.state_dim, device=next(self.parameters(), th.empty(0)).device)
-
-    def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
-        """
-        Apply the kernel along sequences, without noise.
-
-        :param inputs: x over time, shape (time, batch, input_dim)
-        :param states: z before the first input, shape (batch, state_dim)
-        :return: z after every input, shape (time, batch, state_dim)
-        """
-        outputs = []
-        for step_inputs in inputs:
-            states, _ = self(step_inputs, states)
-            outputs.append(states)
-        return th.stack(outputs)
+# tanh of the largest cell that a bounded LSTM holds
+MAX_TANH_CELL = 0.9999
 
 
 class GRUKernel(StateKernel):
@@ -121,26 +70,116 @@ class GRUKernel(StateKernel):
         return outputs
 
 
+class LSTMKernel(StateKernel):
+    """
+    Long short-term memory. z holds h in its first half and the cell c in its second: ``state_dim`` is even, and each has
+    half the size. If z has to be bounded (S2PGSAC, S2PGTD3), tanh(c) stands in place of c, and c is at most 5.
+
+    :param input_dim: Size of x
+    :param state_dim: Size of the internal state z, even
+    :param gated_noise: Whether to scale the noise of c by the input gate, so that noise does not pile up in what is kept;
+        that of h, which is written anew at every step, by the output gate
+    :param max_time_constant: At initialisation the entries of c have time constants from 1.5 steps to this many, spread
+        evenly on a log scale; None for about 2 steps, as torch initialises
+    :param bounded: Whether the mean has to stay in (-1, 1)
+    :raises ValueError: if ``state_dim`` is odd, or the time constant not greater than 1.5 steps
+    """
+
+    bounded = None
+
+    def __init__(
+        self,
+        input_dim: int,
+        state_dim: int,
+        gated_noise: bool = True,
+        max_time_constant: float | None = None,
+        bounded: bool = False,
+    ):
+        super().__init__(input_dim, state_dim)
+        if state_dim % 2:
+            raise ValueError(f"state_dim={state_dim} has to be even for an LSTM, whose z holds h and c: use {state_dim + 1}")
+        self.bounded, self.gated_noise, self.size = bounded, gated_noise, state_dim // 2
+        self.cell = nn.LSTMCell(input_dim, self.size)
+        if max_time_constant is not None:
+            # Rows of the weights: input gate, forget gate, candidate, output gate. There are two biases, their sum matters
+            forget = slice(self.size, 2 * self.size)
+            nn.init.zeros_(self.cell.bias_hh.data[forget])
+            self.cell.bias_ih.data[forget] = keep_bias(self.size, max_time_constant)
+
+    def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        hidden, cell = states.chunk(2, dim=1)
+        if self.bounded:
+            cell = th.atanh(cell.clamp(-MAX_TANH_CELL, MAX_TANH_CELL))
+        if self.gated_noise:
+            # The cell by hand, because it keeps its gates to itself
+            from_inputs = F.linear(inputs, self.cell.weight_ih, self.cell.bias_ih)
+            gates = from_inputs + F.linear(hidden, self.cell.weight_hh, self.cell.bias_hh)
+            write, keep, candidate, output = gates.chunk(4, dim=1)
+            write, output = th.sigmoid(write), th.sigmoid(output)
+            cell = th.addcmul(th.sigmoid(keep) * cell, write, th.tanh(candidate))
+            squashed = th.tanh(cell)
+            hidden, scale = output * squashed, th.cat([output, write], dim=1)
+        else:
+            hidden, cell = self.cell(inputs, (hidden.contiguous(), cell.contiguous()))
+            squashed, scale = th.tanh(cell) if self.bounded else cell, None
+        return th.cat([hidden, squashed if self.bounded else cell], dim=1), scale
+
+
+class RNNKernel(StateKernel):
+    """
+    Elman's recurrent network: ``z' = tanh(W x + U z + b)``. All of z is written anew at every step.
+
+    :param input_dim: Size of x
+    :param state_dim: Size of the internal state z
+    :param input_gain: Gain of the orthogonal weights from x
+    :param recurrent_gain: Gain of the orthogonal weights from z; with 1 an input is turned, but does not fade at once
+    """
+
+    def __init__(self, input_dim: int, state_dim: int, input_gain: float = 1.0, recurrent_gain: float = 1.0):
+        super().__init__(input_dim, state_dim)
+        self.cell = nn.RNNCell(input_dim, state_dim)
+        nn.init.orthogonal_(self.cell.weight_ih, gain=input_gain)
+        nn.init.orthogonal_(self.cell.weight_hh, gain=recurrent_gain)
+
+    def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        return self.cell(inputs, states), None
+
+    def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
+        weights = [self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh]
+        outputs, _ = th.rnn_tanh(inputs, states.unsqueeze(0), weights, True, 1, 0.0, th.is_grad_enabled(), False, False)
+        return outputs
+
+
 class LinearKernel(StateKernel):
     """
     Gated diagonal linear recurrence: ``z' = keep * z + sqrt(1 - keep^2) * W x``, ``keep = 1 - sigmoid(V x + b)``.
 
     What is written is weighted such that entries that keep for long are as large as those that keep for short, so that
     layers after it can read the distant past as well as the recent one (as in linear recurrent units,
-    arXiv 2303.06349). The noise is scaled in the same way. The mean is not bounded by (-1, 1): it is for S2PGPPO.
+    arXiv 2303.06349). The noise is scaled in the same way. If z has to be bounded (S2PGSAC, S2PGTD3) it is
+    ``z' = keep * z + (1 - keep) * tanh(W x)`` instead, in (-1, 1).
 
     :param input_dim: Size of x
     :param state_dim: Size of the internal state z
     :param max_time_constant: At initialisation the entries have time constants from 1.5 steps to this many, spread evenly
         on a log scale. For a cue that has to last L steps, several times L is a good choice
     :param input_gain: What is written has about this size at initialisation, for inputs of size 1
+    :param bounded: Whether the mean has to stay in (-1, 1)
     :raises ValueError: if the time constant is not greater than 1.5 steps
     """
 
-    bounded = False
+    bounded = None
 
-    def __init__(self, input_dim: int, state_dim: int, max_time_constant: float = 10.0, input_gain: float = 1.0):
+    def __init__(
+        self,
+        input_dim: int,
+        state_dim: int,
+        max_time_constant: float = 10.0,
+        input_gain: float = 1.0,
+        bounded: bool = False,
+    ):
         super().__init__(input_dim, state_dim)
+        self.bounded = bounded
         self.linear = nn.Linear(input_dim, 2 * state_dim)
         # Rows of the weights: what is written, gate
         write_weight, _ = self.linear.weight.data.chunk(2)
@@ -154,6 +193,8 @@ class LinearKernel(StateKernel):
     def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         write, gate = self.linear(inputs).chunk(2, dim=1)
         leak = th.sigmoid(gate)
+        if self.bounded:
+            return th.lerp(states, th.tanh(write), leak), leak
         # sqrt(1 - keep^2), with a gradient that is finite where the gate is closed
         share = (leak * (2 - leak) + MIN_SHARE**2).sqrt()
         # keep * z + share * W x, without a product for `keep`
@@ -171,40 +212,3 @@ def keep_bias(state_dim: int, max_time_constant: float) -> th.Tensor:
     if not max_time_constant > 1.5:
         raise ValueError(f"max_time_constant={max_time_constant} must be greater than 1.5 steps")
     return th.log(th.logspace(math.log10(max_time_constant), math.log10(1.5), state_dim) - 1)
-
-
-KERNELS: dict[str, type[StateKernel]] = {"gru": GRUKernel, "linear": LinearKernel}
-
-
-def get_kernel_class(kernel: str | type[StateKernel]) -> type[StateKernel]:
-    """
-    :param kernel: Name of a kernel of this package, or a class derived from ``StateKernel``
-    :return: The kernel class
-    :raises ValueError: if there is no such kernel
-    """
-    if isinstance(kernel, str) and kernel in KERNELS:
-        return KERNELS[kernel]
-    if isinstance(kernel, type) and issubclass(kernel, StateKernel) and kernel is not StateKernel:
-        return kernel
-    raise ValueError(
-        f"state_kernel_class={kernel!r} is not a state kernel: use one of {sorted(KERNELS)} or a subclass of StateKernel"
-    )
-
-
-def check_kernel(kernel: StateKernel) -> None:
-    """
-    Try a kernel on one input.
-
-    :param kernel: The kernel
-    :raises ValueError: if what it returns does not have the right shape or is not finite
-    """
-    with th.no_grad():
-        start = kernel.initial_state(1)
-        mean, scale = kernel(th.zeros(1, kernel.input_dim, device=start.device), start)
-    wanted = (1, kernel.state_dim)
-    for name, value in (("initial_state", start), ("mean", mean), ("scale", scale)):
-        if value is not None and (tuple(value.shape) != wanted or not th.isfinite(value).all()):
-            raise ValueError(
-                f"{type(kernel).__name__}: {name} has the shape {tuple(value.shape)}, values {value.flatten()[:5].tolist()}, "
-                f"but (batch, state_dim) = {wanted} and finite values are needed"
-            )

@@ -1,0 +1,131 @@
+"""
+Coupled oscillators as an inductive bias for locomotion: S2PG-SAC on HalfCheetah with hidden velocities and a privileged
+critic, its kernel being a central pattern generator, beside the same with a gated recurrent unit.
+
+    python examples/cpg.py [--seeds 1] [--steps 100000] [--jobs 2] [--out results/cpg]
+
+Both have the settings of zoo_configs/s2pg_sac.yml and z of size 32 (16 oscillators). Seeds are 0, 1, 2, ...; the model is the
+final one; evaluation is deterministic, on the same 20 episodes for all. The picture shows learning curves, and of the last
+seed's oscillators the phases, amplitudes and the gait that they drive. About 35 minutes a run.
+Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from common import EVALUATION_SEED, LearningCurve, learn, newest, run_all, save_figure, save_json
+from matplotlib.figure import Figure
+from zoo import ZooRun, make_model, zoo_settings
+
+from sb3_s2pg import S2PGSAC, CPGKernel
+
+GAIT_STEPS = 60  # of 0.05 seconds
+JOINTS = ("back thigh", "back shin", "back foot", "front thigh", "front shin", "front foot")
+
+
+def train_and_walk(run: ZooRun) -> dict[str, Any]:
+    """
+    :param run: What to train
+    :return: The run, its learning curve, the returns of the final model, and how it walks
+    """
+    th.set_num_threads(1)
+    model = make_model(run)
+    assert isinstance(model, S2PGSAC)
+    curve = LearningCurve(run.env, run.steps // run.curve_points, run.curve_episodes)
+    return {**asdict(run), **learn(model, run.steps, curve, run.n_episodes), "gait": walk(model, run.env)}
+
+
+def walk(model: S2PGSAC, task: str) -> dict[str, Any]:
+    """
+    :param model: The model
+    :param task: Id of the task
+    :return: Joint angles and internal states after 10 seconds, shape (GAIT_STEPS, 6) and (GAIT_STEPS, state_dim)
+    """
+    env = gym.make(task)
+    obs, _ = env.reset(seed=EVALUATION_SEED)
+    state: Any = None
+    joints, internal_states = [], []
+    for _ in range(200 + GAIT_STEPS):
+        action, state = model.predict(obs, state, deterministic=True)
+        obs, *_ = env.step(action)
+        joints.append(obs["observation"][2:8].tolist())
+        internal_states.append(state[0, : model.policy.state_dim].tolist())
+    env.close()
+    return {"joints": joints[200:], "internal_states": internal_states[200:]}
+
+
+def draw(results: list[dict[str, Any]], title: str) -> Figure:
+    """
+    :param results: Results of all runs
+    :param title: Title of the picture
+    :return: Learning curves; phases, amplitudes and joint angles of the last run with oscillators
+    """
+    figure = Figure(figsize=(9, 10), layout="constrained")
+    curves, phase_axes, amplitude_axes, joint_axes = figure.subplots(4, 1)
+    for number, label in enumerate(dict.fromkeys(result["label"] for result in results)):
+        for result in (result for result in results if result["label"] == label):
+            name = f"{label}, seed {result['seed']}"
+            curves.plot(result["curve"]["steps"], result["curve"]["returns"], color=f"C{number}", label=name)
+    curves.set(xlabel="environment steps", ylabel="return (deterministic)", title=title)
+    curves.legend()
+
+    gait = [result for result in results if result["label"] == "cpg"][-1]["gait"]
+    states = th.tensor(gait["internal_states"])
+    phases = CPGKernel(1, states.shape[1]).phases(states).numpy()
+    amplitudes = np.hypot(*np.split(states.numpy(), 2, axis=1))
+    seconds = 10 + 0.05 * np.arange(GAIT_STEPS)
+    # The loudest ones are those that matter
+    loudest = np.argsort(-amplitudes.mean(axis=0))[:6]
+    phase_axes.plot(seconds, phases[:, loudest], ".", markersize=4)
+    phase_axes.set(ylabel="phase (rad)", title="The six oscillators with the largest amplitudes")
+    amplitude_axes.plot(seconds, amplitudes[:, loudest])
+    amplitude_axes.set(ylabel="amplitude")
+    for angles, joint in zip(np.array(gait["joints"]).T, JOINTS, strict=True):
+        joint_axes.plot(seconds, angles, label=joint)
+    joint_axes.set(xlabel="seconds of the episode", ylabel="joint angle (rad)", title="The gait")
+    joint_axes.legend(ncols=3, fontsize="small")
+    return figure
+
+
+def main() -> None:
+    """Train what has not been trained yet, print a table, write JSON and a picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/cpg"), help="where to write JSON and picture")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--curve-points", type=int, default=10, help="points of the learning curves")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes that evaluate the final model")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
+    parser.add_argument("--fresh", action="store_true", help="forget finished runs")
+    args = parser.parse_args()
+
+    task = newest("HalfCheetahNoVelPriv")
+    settings = zoo_settings("s2pg_sac", task)
+    runs = []
+    for seed in range(args.seeds):
+        for kernel in ("cpg", "gru"):
+            with_kernel = {**settings, "policy_kwargs": {"state_kernel_class": kernel}}
+            run = ZooRun(kernel, "s2pg_sac", task, seed, with_kernel, args.steps, args.curve_points, n_episodes=args.episodes)
+            runs.append((f"{kernel}_seed{seed}", run))
+    results = run_all(train_and_walk, runs, args.out.with_name(args.out.name + "_runs"), args.jobs, args.fresh)
+
+    summary: dict[str, Any] = {}
+    print(f"\n{'kernel':8s} {'return':>8s} {'seconds':>8s}   every seed")
+    for kernel in ("cpg", "gru"):
+        ours = [result for result in results if result["label"] == kernel]
+        returns = [result["mean_return"] for result in ours]
+        seconds = float(np.mean([result["training_cpu_seconds"] for result in ours]))
+        summary[kernel] = {"mean": float(np.mean(returns)), "seeds": returns, "cpu_seconds": seconds}
+        print(f"{kernel:8s} {np.mean(returns):8.0f} {seconds:8.0f}   {'  '.join(f'{value:.0f}' for value in returns)}")
+    print(f"{task}, {args.steps} steps, {args.seeds} seeds\n")
+    save_json(args.out, {"summary": summary, "results": results})
+    save_figure(args.out, draw(results, f"{task}: oscillators beside a gated recurrent unit"))
+
+
+if __name__ == "__main__":
+    main()
