@@ -139,7 +139,7 @@ def main() -> None:
     runs = [
         (
             f"{number}_seed{seed}_steps{args.steps}",
-            ImitationRun(label, task.env, args.steps, seed, str(demonstrations), kwargs),
+            ImitationRun(label, task.env, args.steps, seed, str(demonstrations), kwargs, args.curve_every),
         )
         for seed in range(args.seeds)
         for number, (label, kwargs) in enumerate(variants.items())

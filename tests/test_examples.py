@@ -150,7 +150,7 @@ def test_ls_iq(tmp_path):
     printed = run("ls_iq.py", *arguments)
     written = json.loads(out.with_suffix(".json").read_text())
     assert list(written["summary"]) == ["expert", "LS-IQ", "LS-IQ, memory off"]
-    assert all(len(result["returns"]) == 20 and result["curve"]["steps"] == [100, 200] for result in written["results"])
+    assert [(len(result["returns"]), result["curve"]["steps"]) for result in written["results"]] == [(20, [100, 200])] * 2
     assert f"{written['summary']['expert']['mean']:.1f}" in printed and out.with_suffix(".png").read_bytes()[:4] == PNG
     # Neither the expert nor the runs are trained again
     assert "seed 0:" not in run("ls_iq.py", *arguments)
