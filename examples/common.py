@@ -285,7 +285,9 @@ def plot_learning_curves(
             axes.plot(curve[x], curve["returns"], color=f"C{number}", alpha=0.35, linewidth=1)
         n_points = min(len(curve[x]) for curve in curves)
         mean_x, mean_y = (np.mean([curve[key][:n_points] for curve in curves], axis=0) for key in (x, "returns"))
-        axes.plot(mean_x, mean_y, color=f"C{number}", linewidth=2.5, label=label)
+        # A line through a single point would be invisible
+        marker = "o" if n_points == 1 else None
+        axes.plot(mean_x, mean_y, color=f"C{number}", linewidth=2.5, marker=marker, label=label)
     xlabel = {"steps": "environment steps", "cpu_seconds": "processor seconds of training, one thread"}[x]
     axes.set(xlabel=xlabel, ylabel=y, title=title)
     axes.grid(alpha=0.3)
