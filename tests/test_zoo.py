@@ -16,7 +16,6 @@ import pytest
 import yaml
 from gymnasium import make, spaces
 from rl_zoo3 import hyperparams_opt
-from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
 from sb3_s2pg.envs import list_tasks
@@ -136,7 +135,8 @@ def test_a_study_in_a_journal(tmp_path):
     task = ("train", "--algo", "s2pg_td3", "--env", "PendulumNoVel-v1", "-n", 150, "--device", "cpu")
     search = ("-optimize", "--n-trials", 1, "--n-evaluations", 1, "--eval-episodes", 1, "--no-optim-plots")
     study = ("--storage", "study.log", "--study-name", "memory")
-    if hasattr(ExperimentManager, "load_trial"):
+    # Older versions of RL Zoo have no journals
+    if hasattr(hyperparams_opt, "HYPERPARAMS_CONVERTER"):
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda seed: zoo(tmp_path, *task, *search, *study, "--seed", seed), (0, 1)))
         backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
