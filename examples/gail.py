@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch as th
 from common import EVALUATION_SEED, clocks, evaluation_returns, plot_learning_curves, run_all, save_figure, save_json
-from imitation.data.rollout import make_sample_until, rollout
 from imitation.data.types import TrajectoryWithRew
 from imitation.rewards.reward_nets import BasicRewardNet
 from imitation.util.logger import configure
@@ -30,6 +29,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_s2pg import S2PGPPO
+from sb3_s2pg.demonstrations import collect_demonstrations
 from sb3_s2pg.gail import S2PGGAIL
 
 ENV = "Pendulum-v1"
@@ -68,11 +68,7 @@ def demonstrate(expert: str, n_episodes: int) -> list[TrajectoryWithRew]:
     :param n_episodes: Number of episodes
     :return: Episodes of the deterministic expert with the full state, always the same ones
     """
-    venv = make_vec_env(ENV, 1, seed=EVALUATION_SEED + 1)
-    rng = np.random.default_rng(0)
-    until = make_sample_until(min_episodes=n_episodes)
-    model = SAC.load(expert, device="cpu")
-    return list(rollout(model, venv, until, rng=rng, unwrap=False, deterministic_policy=True))
+    return collect_demonstrations(SAC.load(expert, device="cpu"), ENV, n_episodes, seed=EVALUATION_SEED + 1)
 
 
 def train(run: Imitation) -> dict[str, Any]:

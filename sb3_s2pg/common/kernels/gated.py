@@ -44,10 +44,7 @@ class GRUKernel(StateKernel):
         # Rows of the weights: reset gate, update gate ("keep"), candidate
         nn.init.orthogonal_(self.cell.weight_ih.data[2 * state_dim :], gain=input_gain)
         if max_time_constant is not None:
-            # There are two biases, and only their sum matters
-            keep = slice(state_dim, 2 * state_dim)
-            nn.init.zeros_(self.cell.bias_hh.data[keep])
-            self.cell.bias_ih.data[keep] = keep_bias(state_dim, max_time_constant)
+            spread_time_constants(self.cell, max_time_constant)
 
     def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         if not self.gated_noise:
@@ -101,10 +98,7 @@ class LSTMKernel(StateKernel):
         self.bounded, self.gated_noise, self.size = bounded, gated_noise, state_dim // 2
         self.cell = nn.LSTMCell(input_dim, self.size)
         if max_time_constant is not None:
-            # Rows of the weights: input gate, forget gate, candidate, output gate. There are two biases, their sum matters
-            forget = slice(self.size, 2 * self.size)
-            nn.init.zeros_(self.cell.bias_hh.data[forget])
-            self.cell.bias_ih.data[forget] = keep_bias(self.size, max_time_constant)
+            spread_time_constants(self.cell, max_time_constant)
 
     def forward(self, inputs: th.Tensor, states: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         hidden, cell = states.chunk(2, dim=1)
@@ -199,6 +193,18 @@ class LinearKernel(StateKernel):
         share = (leak * (2 - leak) + MIN_SHARE**2).sqrt()
         # keep * z + share * W x, without a product for `keep`
         return th.addcmul(th.addcmul(states, leak, states, value=-1), share, write), share
+
+
+def spread_time_constants(cell: nn.GRUCell | nn.LSTMCell, max_time_constant: float) -> None:
+    """
+    :param cell: Cell whose second gate is the share that is kept (reset, update, candidate; input, forget, candidate, output)
+    :param max_time_constant: Greatest time constant, in steps
+    :raises ValueError: if it is not greater than 1.5 steps
+    """
+    keep = slice(cell.hidden_size, 2 * cell.hidden_size)
+    # There are two biases, and only their sum matters
+    nn.init.zeros_(cell.bias_hh.data[keep])
+    cell.bias_ih.data[keep] = keep_bias(cell.hidden_size, max_time_constant)
 
 
 def keep_bias(state_dim: int, max_time_constant: float) -> th.Tensor:
