@@ -5,6 +5,8 @@ import math
 import torch as th
 from torch import nn
 
+from sb3_s2pg.common.named import resolve_class
+
 STD_TYPES = ("state_dependent", "constant", "fixed")
 # Half the width of a uniform distribution of std 1
 SQRT3 = math.sqrt(3)
@@ -136,13 +138,7 @@ def get_noise_class(noise: str | type[StateNoise]) -> type[StateNoise]:
     :return: The class
     :raises ValueError: if there is no such noise
     """
-    if isinstance(noise, str) and noise in NOISES:
-        return NOISES[noise]
-    if isinstance(noise, type) and issubclass(noise, StateNoise) and noise is not StateNoise:
-        return noise
-    raise ValueError(
-        f"state_noise_class={noise!r} is not a state noise: use one of {sorted(NOISES)} or a subclass of StateNoise"
-    )
+    return resolve_class("state_noise_class", noise, NOISES, StateNoise, "a state noise")
 
 
 def sample_gaussian(std: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -3,6 +3,7 @@
 from sb3_s2pg.common.kernels.base import StateKernel, check_kernel
 from sb3_s2pg.common.kernels.dynamical import CPGKernel, ODEKernel, OUKernel
 from sb3_s2pg.common.kernels.gated import GRUKernel, LinearKernel, LSTMKernel, RNNKernel
+from sb3_s2pg.common.named import resolve_class
 
 KERNELS: dict[str, type[StateKernel]] = {
     "gru": GRUKernel,
@@ -21,13 +22,7 @@ def get_kernel_class(kernel: str | type[StateKernel]) -> type[StateKernel]:
     :return: The kernel class
     :raises ValueError: if there is no such kernel
     """
-    if isinstance(kernel, str) and kernel in KERNELS:
-        return KERNELS[kernel]
-    if isinstance(kernel, type) and issubclass(kernel, StateKernel) and kernel is not StateKernel:
-        return kernel
-    raise ValueError(
-        f"state_kernel_class={kernel!r} is not a state kernel: use one of {sorted(KERNELS)} or a subclass of StateKernel"
-    )
+    return resolve_class("state_kernel_class", kernel, KERNELS, StateKernel, "a state kernel")
 
 
 __all__ = [
