@@ -4,8 +4,9 @@ does not see the velocity, learns from them by GAIL without reward, beside a mem
 
     python examples/gail.py [--seeds 3] [--steps 300000] [--jobs 2] [--out results/gail]
 
-Of [cos, sin, velocity] the policies see the first two. Critic and discriminator see all three, for both learners, and the
-discriminator the action, too; at deployment neither exists. Seeds are 0, 1, 2, ...; expert and demonstrations are the same for
+Of [cos, sin, velocity] the policies see the first two. Critic and discriminator see all three, for both learners; at
+deployment neither exists. The discriminator does not see the action: the expert acts without noise and the learner with it,
+which would tell the two apart whatever the learner does. Seeds are 0, 1, 2, ...; expert and demonstrations are the same for
 all; the model is the final one; evaluation is deterministic, on the same 20 episodes, with the task's own reward.
 Expert and finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from
 scratch).
@@ -84,7 +85,7 @@ def train(run: Imitation) -> dict[str, Any]:
         n_steps=512,
         batch_size=64,
         gamma=0.95,
-        learning_rate=1e-3,
+        learning_rate=lambda progress: 5e-5 + (1e-3 - 5e-5) * progress,  # of the whole training, not of a round
         use_sde=True,
         sde_sample_freq=4,
         policy_kwargs={
@@ -99,7 +100,12 @@ def train(run: Imitation) -> dict[str, Any]:
     )
     # A small one: one that is sure of itself gives no reward to improve by
     discriminator = BasicRewardNet(
-        venv.observation_space, venv.action_space, hid_sizes=(32, 32), activation=th.nn.Tanh, normalize_input_layer=RunningNorm
+        venv.observation_space,
+        venv.action_space,
+        use_action=False,
+        hid_sizes=(32, 32),
+        activation=th.nn.Tanh,
+        normalize_input_layer=RunningNorm,
     )
     curve: dict[str, list[float]] = {"steps": [], "returns": [], "cpu_seconds": []}
     evaluation = np.zeros(2)
