@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import sb3_s2pg.envs  # noqa: F401 (registers the tasks)
+from sb3_s2pg.bptt import BPTTSAC, BPTTTD3
 from sb3_s2pg.common.callbacks import InternalStateCallback
 from sb3_s2pg.common.kernels import (
     CPGKernel,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from sb3_s2pg.ls_iq import LSIQ as LSIQ
 
 __all__ = [
+    "BPTTSAC",
+    "BPTTTD3",
     "S2PGPPO",
     "S2PGSAC",
     "S2PGTD3",

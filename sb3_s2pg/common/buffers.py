@@ -16,6 +16,20 @@ NEXT_INTERNAL_STATE = "next_internal_state"
 EPISODE_START = "episode_start"
 
 
+class Sequences(NamedTuple):
+    """
+    What led to the transitions of a batch: steps of the same episode in the order in which they happened.
+
+    All start at step 0; what comes after the last step of a shorter one is of no meaning. Entry i of the batch is the step
+    ``rows[0][i]`` of the sequence ``rows[1][i]``.
+    """
+
+    observations: PyTorchObs  # (time, n_sequences, *obs_shape)
+    previous_actions: th.Tensor  # (time, n_sequences, action_dim)
+    internal_states: th.Tensor  # z before the first step, as it is stored, (n_sequences, state_dim)
+    rows: tuple[th.Tensor, th.Tensor]  # (batch,) each
+
+
 class StatefulReplayBufferSamples(NamedTuple):
     """
     A batch of transitions of the augmented MDP: state (s, z), action (a, z').
@@ -38,6 +52,12 @@ class StatefulReplayBufferSamples(NamedTuple):
     recent_mask: th.Tensor | None = None  # (batch, 1 + critic_history), 1 where that step belongs to the episode
     history: th.Tensor | None = None  # (batch, critic_history * (observation + action))
     next_history: th.Tensor | None = None  # the same, at t + 1
+    unrolled_states: th.Tensor | None = None  # ``states`` with their gradients through time, for the actor (BPTT only)
+
+    @property
+    def actor_states(self) -> th.Tensor:
+        """(z, previous action) for the actor; all others take ``states``."""
+        return self.states if self.unrolled_states is None else self.unrolled_states
 
 
 class StatefulReplayBuffer(ReplayBuffer):
@@ -96,6 +116,57 @@ class StatefulReplayBuffer(ReplayBuffer):
         :return: Batch of the augmented MDP
         :raises ValueError: if the buffer holds nothing that can be sampled
         """
+        positions, envs = self._sample_indices(batch_size)
+        return self._get_samples(positions, env=env, env_indices=envs)
+
+    def sample_sequences(
+        self, n_sequences: int, length: int, every_step: bool, env: VecNormalize | None = None
+    ) -> tuple[StatefulReplayBufferSamples, Sequences]:
+        """
+        Sequences of at most this length end at transitions that are drawn as ``sample`` draws them, and start at the
+        internal state that is stored there. They do not reach back beyond the start of the episode.
+
+        :param n_sequences: Number of sequences
+        :param length: Greatest number of steps of a sequence, its last transition included
+        :param every_step: Whether the batch holds all transitions of the sequences; else the last one of each
+        :param env: VecNormalize to normalize observations and rewards with
+        :return: the batch and the sequences that it belongs to
+        """
+        last, envs = self._sample_indices(n_sequences)
+        (window, _), in_reach = self._look_back(last, envs, length - 1)
+        if self.full:
+            # z before the oldest entry is lost, unless it starts an episode
+            in_reach &= (window != self.pos) | self.episode_starts[window, envs[:, None]]
+        lengths = in_reach.sum(axis=1)
+
+        # From the first step on; what is beyond the last one repeats it
+        steps = np.minimum(np.arange(length)[:, None], lengths - 1)  # (time, n_sequences)
+        positions = (last - (lengths - 1) + steps) % self.buffer_size
+        internal_states = self.next_internal_states[(positions[0] - 1) % self.buffer_size, envs]
+        starts = self.episode_starts[positions, envs]
+        internal_states[starts[0]] = self.initial_state[: self.state_dim]
+        previous_actions = self.actions[(positions - 1) % self.buffer_size, envs]
+        previous_actions[starts] = self.initial_state[self.state_dim :]
+        observations = self._normalize_obs(map_observations(lambda array: array[positions, envs], self.observations), env)
+
+        if every_step:
+            rows = np.nonzero(np.arange(length)[:, None] < lengths)
+        else:
+            rows = (lengths - 1, np.arange(n_sequences))
+        batch = self._get_samples(positions[rows], env=env, env_indices=envs[rows[1]])
+        return batch, Sequences(
+            observations=map_observations(self._as_tensor, observations),
+            previous_actions=self._as_tensor(previous_actions.astype(np.float32)),
+            internal_states=self._as_tensor(internal_states),
+            rows=(self._as_tensor(rows[0]), self._as_tensor(rows[1])),
+        )
+
+    def _sample_indices(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        :param batch_size: Number of transitions to sample
+        :return: positions and environments, shape (batch,) each
+        :raises ValueError: if the buffer holds nothing that can be sampled
+        """
         if self.size() == 0 or (self.full and self.buffer_size == 1):
             raise ValueError(f"Nothing to sample: the buffer holds {self.size()} of {self.buffer_size} steps per environment")
         positions = np.random.randint(0, self.size(), size=batch_size)
@@ -107,7 +178,7 @@ class StatefulReplayBuffer(ReplayBuffer):
             if not self.optimize_memory_usage:
                 lost &= ~self.episode_starts[positions, envs]
             positions[lost] = (self.pos + np.random.randint(1, self.buffer_size, size=lost.sum())) % self.buffer_size
-        return self._get_samples(positions, env=env, env_indices=envs)
+        return positions, envs
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: np.ndarray, env: VecNormalize | None = None, env_indices: np.ndarray | None = None
@@ -130,7 +201,7 @@ class StatefulReplayBuffer(ReplayBuffer):
 
         recent: dict[str, Any] = {}
         if self.critic_history > 0:
-            window, mask = self._look_back(*at)
+            window, mask = self._look_back(*at, self.critic_history)
             recent_obs = self._normalize_obs(map_observations(lambda array: array[window], self.observations), env)
             obs = map_observations(lambda array: array[:, 0], recent_obs)
             recent = {
@@ -160,14 +231,17 @@ class StatefulReplayBuffer(ReplayBuffer):
             **recent,
         )
 
-    def _look_back(self, positions: np.ndarray, envs: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    def _look_back(
+        self, positions: np.ndarray, envs: np.ndarray, n_back: int
+    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
         """
         :param positions: Positions of transitions, shape (batch,)
         :param envs: Their environments, shape (batch,)
-        :return: an index of the transitions and the ``critic_history`` ones before them,
-            and a mask of those that belong to the same episode, both of shape (batch, 1 + critic_history)
+        :param n_back: How many steps to look back
+        :return: an index of the transitions and the ``n_back`` ones before them,
+            and a mask of those that belong to the same episode, both of shape (batch, 1 + n_back)
         """
-        lags = np.arange(self.critic_history + 1)
+        lags = np.arange(n_back + 1)
         window = ((positions[:, None] - lags) % self.buffer_size, envs[:, None])
         # A step is in reach if none of the steps after it, up to the transition, starts an episode ...
         reached = np.ones(window[0].shape, dtype=bool)

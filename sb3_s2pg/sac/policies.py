@@ -1,5 +1,5 @@
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch as th
 from gymnasium import spaces
@@ -149,6 +149,7 @@ class S2PGSACPolicy(StatefulOffPolicyPolicy):
     :param kwargs: As for ``StatefulOffPolicyPolicy``
     """
 
+    actor_class: ClassVar[type[S2PGSACActor]] = S2PGSACActor
     actor: S2PGSACActor
 
     def __init__(
@@ -178,7 +179,7 @@ class S2PGSACPolicy(StatefulOffPolicyPolicy):
 
     def make_actor(self) -> S2PGSACActor:
         features_extractor = self.make_features_extractor_for(self.actor_subset.space)
-        return S2PGSACActor(
+        return self.actor_class(
             self.actor_subset.space,
             self.action_space,  # type: ignore[arg-type]
             get_actor_critic_arch(self.net_arch)[0],

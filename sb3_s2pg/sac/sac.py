@@ -163,7 +163,7 @@ class S2PGSAC(S2PGOffPolicyAlgorithm, SAC):
         if self.use_sde:
             self.actor.reset_noise()
 
-        sample = self.actor.action_log_prob(self.policy.actor_subset(batch.observations), batch.states)
+        sample = self.actor.action_log_prob(self.policy.actor_subset(batch.observations), batch.actor_states)
         self._check_update("log-probability of the policy", (sample.log_prob + sample.state_log_prob).sum())
         ent_coef, state_ent_coef = self._update_temperatures(sample, logs)
 

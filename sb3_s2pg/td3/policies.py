@@ -90,6 +90,7 @@ class S2PGTD3Policy(StatefulOffPolicyPolicy):
     # Of unit size, and not learned: the deterministic policy gradient has no use for it
     default_state_noise_kwargs: ClassVar[dict[str, Any]] = {"std_type": "fixed", "log_std_init": 0.0}
 
+    actor_class: ClassVar[type[S2PGTD3Actor]] = S2PGTD3Actor
     actor: S2PGTD3Actor
     actor_target: S2PGTD3Actor
 
@@ -122,7 +123,7 @@ class S2PGTD3Policy(StatefulOffPolicyPolicy):
 
     def make_actor(self) -> S2PGTD3Actor:
         features_extractor = self.make_features_extractor_for(self.actor_subset.space)
-        return S2PGTD3Actor(
+        return self.actor_class(
             self.actor_subset.space,
             self.action_space,  # type: ignore[arg-type]
             get_actor_critic_arch(self.net_arch)[0],

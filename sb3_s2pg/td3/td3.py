@@ -189,7 +189,7 @@ class S2PGTD3(S2PGOffPolicyAlgorithm, TD3):
         :param batch: Batch of the augmented MDP
         :return: the loss, a scalar, and z' with exploration noise, detached, shape (batch, state_dim)
         """
-        actions, internal_states, unit = self.actor(self.policy.actor_subset(batch.observations), batch.states)
+        actions, internal_states, unit = self.actor(self.policy.actor_subset(batch.observations), batch.actor_states)
         with frozen(self.critic):
             critic_obs = self.policy.critic_subset(batch.observations)
             q_values = self.critic(critic_obs, batch.states, actions, internal_states.clamp(-1, 1), batch.history, n_critics=1)
