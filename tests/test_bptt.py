@@ -18,8 +18,8 @@ def make_model(algorithm, **kwargs):
 @pytest.mark.parametrize("loss_steps", ["last", "all"])
 def test_unrolled_states_step_by_step(algorithm, loss_steps):
     model = make_model(algorithm, truncation_length=6, loss_steps=loss_steps, gradient_steps=0)
-    model.learn(450)  # the buffer is full, and episodes start at 0, 200 and 400
-    batch = model._sample_batch(64)
+    model.learn(450)  # the buffer is full, and holds the starts of two episodes
+    batch = model._sample_batch(1000)
     buffer, seen_starts = model.replay_buffer, 0
     for row, (position, env) in enumerate(zip(*batch.indices, strict=True)):
         # With weights as they were when it was stored, z is what was stored, wherever the sequence starts
@@ -28,6 +28,7 @@ def test_unrolled_states_step_by_step(algorithm, loss_steps):
         seen_starts += int(start)
         np.testing.assert_allclose(batch.states[row, :4], stored, atol=1e-5)
         np.testing.assert_allclose(batch.next_states[row, :4], buffer.next_internal_states[position, env], atol=1e-5)
+    assert seen_starts > 0
     assert batch.unrolled_states is not None and not batch.states.requires_grad
 
 

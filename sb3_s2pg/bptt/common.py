@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 import torch as th
-from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs
 
 from sb3_s2pg.common.buffers import Sequences, StatefulReplayBufferSamples
 from sb3_s2pg.common.noise import StateNoise
@@ -45,9 +45,8 @@ class BPTTActorMixin(StatefulActorMixin):
         :param internal_states: z before the first step, shape (batch, state_dim)
         :return: z before every step and after the last one, shape (time + 1, batch, state_dim), differentiable through time
         """
+        assert self.kernel is not None
         time, batch_size, _ = previous_actions.shape
-        if self.kernel is None:
-            return internal_states.expand(time + 1, -1, -1)
         actor: Any = self
         flat = map_observations(lambda values: values.flatten(0, 1), observations)
         features = actor.extract_features(flat, actor.features_extractor).view(time, batch_size, -1)
@@ -59,7 +58,9 @@ class BPTTPolicyMixin(StatefulOffPolicyPolicy):
     """Policy whose kernel has no noise, to be named before the policy of S2PG in the list of bases."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **{**kwargs, "state_noise_class": NoStateNoise})
+        # Fixed: no parameters that nothing would train
+        kwargs |= {"state_noise_class": NoStateNoise, "state_noise_kwargs": {"std_type": "fixed"}}
+        super().__init__(*args, **kwargs)
 
 
 class BPTTAlgorithm(S2PGOffPolicyAlgorithm):
@@ -77,27 +78,38 @@ class BPTTAlgorithm(S2PGOffPolicyAlgorithm):
     # Arguments of the algorithm of S2PG that mean nothing without noise on z', and what they are
     without_noise: ClassVar[dict[str, Any]] = {}
 
-    @classmethod
-    def _checked_arguments(
-        cls, truncation_length: int, loss_steps: str, policy_kwargs: dict[str, Any] | None, kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """
-        :param truncation_length: As for the algorithm
-        :param loss_steps: As for the algorithm
-        :param policy_kwargs: As for the algorithm
-        :param kwargs: All other arguments
-        :return: Arguments of the algorithm of S2PG
-        :raises ValueError: if one of them cannot work
-        """
+    def __init__(
+        self,
+        policy: str | type[StatefulOffPolicyPolicy],
+        env: GymEnv | str,
+        *,
+        truncation_length: int = 10,
+        loss_steps: str = "last",
+        policy_kwargs: dict[str, Any] | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ):
         if isinstance(truncation_length, bool) or not isinstance(truncation_length, int) or truncation_length < 1:
             raise ValueError(f"truncation_length={truncation_length!r} must be an integer of at least 1 step")
         if loss_steps not in LOSS_STEPS:
             raise ValueError(f"loss_steps={loss_steps!r} must be one of {list(LOSS_STEPS)}")
         of_noise = [name for name in policy_kwargs or {} if name in ("state_noise_class", "state_noise_kwargs")]
-        of_noise += [name for name in kwargs if name in cls.without_noise]
+        of_noise += [name for name in kwargs if name in self.without_noise]
         if of_noise:
-            raise ValueError(f"{of_noise[0]}: {cls.__name__} has no noise on z', leave it out, or use S2PGSAC or S2PGTD3")
-        return {**kwargs, **cls.without_noise, "policy_kwargs": policy_kwargs}
+            name = type(self).__name__
+            raise ValueError(f"{of_noise[0]}: {name} has no noise on z', leave it out, or use S2PGSAC or S2PGTD3")
+        super().__init__(  # type: ignore[call-arg]
+            policy,
+            env,
+            policy_kwargs=policy_kwargs,
+            _init_setup_model=False,
+            **self.without_noise,
+            **kwargs,
+        )
+        self.truncation_length = truncation_length
+        self.loss_steps = loss_steps
+        if _init_setup_model:
+            self._setup_model()
 
     def _setup_model(self) -> None:
         steps = max(self.buffer_size // self.n_envs, 1)
@@ -125,9 +137,7 @@ class BPTTAlgorithm(S2PGOffPolicyAlgorithm):
         :param sequences: What led to it
         :return: The same with z and z' as the current kernel unrolls them
         """
-        # TD3 does not update its actor every time
-        actor_is_due = (self._n_updates + 1) % getattr(self, "policy_delay", 1) == 0
-        with th.set_grad_enabled(actor_is_due):
+        with th.set_grad_enabled(self._actor_is_due()):
             unrolled = self.actor.unroll(
                 self.policy.actor_subset(sequences.observations), sequences.previous_actions, sequences.internal_states
             )

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar, TypeVar
 
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_s2pg.bptt.common import BPTTActorMixin, BPTTAlgorithm, BPTTPolicyMixin
 from sb3_s2pg.sac import S2PGSAC, policies
@@ -59,24 +59,6 @@ class BPTTSAC(BPTTAlgorithm, S2PGSAC):
         "state_ent_coef_learning_rate": None,
         "state_entropy_in_target": False,
     }
-
-    def __init__(
-        self,
-        policy: str | type[BPTTSACPolicy],
-        env: GymEnv | str,
-        *,
-        truncation_length: int = 10,
-        loss_steps: str = "last",
-        policy_kwargs: dict[str, Any] | None = None,
-        _init_setup_model: bool = True,
-        **kwargs: Any,
-    ):
-        arguments = self._checked_arguments(truncation_length, loss_steps, policy_kwargs, kwargs)
-        super().__init__(policy, env, _init_setup_model=False, **arguments)
-        self.truncation_length = truncation_length
-        self.loss_steps = loss_steps
-        if _init_setup_model:
-            self._setup_model()
 
     def learn(
         self: SelfBPTTSAC,

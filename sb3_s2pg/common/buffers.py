@@ -142,11 +142,7 @@ class StatefulReplayBuffer(ReplayBuffer):
         # From the first step on; what is beyond the last one repeats it
         steps = np.minimum(np.arange(length)[:, None], lengths - 1)  # (time, n_sequences)
         positions = (last - (lengths - 1) + steps) % self.buffer_size
-        internal_states = self.next_internal_states[(positions[0] - 1) % self.buffer_size, envs]
-        starts = self.episode_starts[positions, envs]
-        internal_states[starts[0]] = self.initial_state[: self.state_dim]
-        previous_actions = self.actions[(positions - 1) % self.buffer_size, envs]
-        previous_actions[starts] = self.initial_state[self.state_dim :]
+        internal_states, previous_actions = self._internal_states(positions[0], envs), self._previous_actions(positions, envs)
         observations = self._normalize_obs(map_observations(lambda array: array[positions, envs], self.observations), env)
 
         if every_step:
@@ -187,10 +183,7 @@ class StatefulReplayBuffer(ReplayBuffer):
             env_indices = np.random.randint(0, self.n_envs, size=len(batch_inds))
         at = (batch_inds, env_indices)
 
-        previous = ((batch_inds - 1) % self.buffer_size, env_indices)
-        states = np.concatenate([self.next_internal_states[previous], self.actions[previous]], axis=1, dtype=np.float32)
-        starts = self.episode_starts[at]
-        states[starts] = self.initial_state
+        states = np.concatenate([self._internal_states(*at), self._previous_actions(*at)], axis=1, dtype=np.float32)
         actions = self.actions[at]
         next_states = np.concatenate([self.next_internal_states[at], actions], axis=1, dtype=np.float32)
 
@@ -230,6 +223,34 @@ class StatefulReplayBuffer(ReplayBuffer):
             indices=at,
             **recent,
         )
+
+    def _internal_states(self, positions: np.ndarray, envs: np.ndarray) -> np.ndarray:
+        """
+        :param positions: Positions of transitions, shape (...)
+        :param envs: Their environments
+        :return: z, shape (..., state_dim)
+        """
+        return self._before(self.next_internal_states, self.initial_state[: self.state_dim], positions, envs)
+
+    def _previous_actions(self, positions: np.ndarray, envs: np.ndarray) -> np.ndarray:
+        """
+        :param positions: Positions of transitions, shape (...)
+        :param envs: Their environments
+        :return: The previous actions, shape (..., action_dim)
+        """
+        return self._before(self.actions, self.initial_state[self.state_dim :], positions, envs)
+
+    def _before(self, stored: np.ndarray, initial: np.ndarray, positions: np.ndarray, envs: np.ndarray) -> np.ndarray:
+        """
+        :param stored: What is stored with every transition
+        :param initial: What an episode starts with
+        :param positions: Positions of transitions, shape (...)
+        :param envs: Their environments
+        :return: What is stored with the transition before each, or what the episode starts with
+        """
+        before = stored[(positions - 1) % self.buffer_size, envs]
+        before[self.episode_starts[positions, envs]] = initial
+        return before
 
     def _look_back(
         self, positions: np.ndarray, envs: np.ndarray, n_back: int

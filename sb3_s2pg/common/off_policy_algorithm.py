@@ -257,6 +257,10 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
         """
         raise NotImplementedError()
 
+    def _actor_is_due(self) -> bool:
+        """:return: Whether the present update is one of the actor, too"""
+        return True
+
     def _update_learning_rates(self) -> None:
         """Apply the schedules."""
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])

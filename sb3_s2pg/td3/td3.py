@@ -138,8 +138,7 @@ class S2PGTD3(S2PGOffPolicyAlgorithm, TD3):
 
     def _update(self, batch: StatefulReplayBufferSamples, gradient_step: int, logs: Logs) -> th.Tensor | None:
         self._optimize(self.critic, self._critic_loss(batch), "critic", logs)
-        # Delayed policy updates
-        if (self._n_updates + 1) % self.policy_delay != 0:
+        if not self._actor_is_due():
             return None
 
         actor_loss, internal_states = self._actor_loss(batch)
@@ -150,6 +149,10 @@ class S2PGTD3(S2PGOffPolicyAlgorithm, TD3):
         polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
         return internal_states
+
+    def _actor_is_due(self) -> bool:
+        # Delayed policy updates
+        return (self._n_updates + 1) % self.policy_delay == 0
 
     def _critic_loss(self, batch: StatefulReplayBufferSamples) -> th.Tensor:
         """
