@@ -73,6 +73,8 @@ class BPTTAlgorithm(S2PGOffPolicyAlgorithm):
     gradient.
     """
 
+    # z' has no noise, and the batch holds what the present kernel makes of it already
+    meaningless_diagnostics = frozenset({"state_entropy", "state_ent_coef", "state_refresh_shift"})
     truncation_length: int
     loss_steps: str
     # Arguments of the algorithm of S2PG that mean nothing without noise on z', and what they are

@@ -5,7 +5,7 @@ import io
 import pathlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch as th
@@ -52,6 +52,8 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
     critic: StatefulCritic
     critic_history: int | None
     state_refresh_rate: float
+    # What would be logged, but says nothing about this algorithm
+    meaningless_diagnostics: ClassVar[frozenset[str]] = frozenset()
     _last_diagnostics: int = -DIAGNOSTICS_EVERY
     _diagnostics_due: bool = False
 
@@ -213,8 +215,8 @@ class S2PGOffPolicyAlgorithm(StatefulAlgorithm, OffPolicyAlgorithm):
                         logs[name].append(value)
 
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, values in logs.items():
-            self.logger.record(f"train/{name}", np.mean(values))
+        for name in logs.keys() - self.meaningless_diagnostics:
+            self.logger.record(f"train/{name}", np.mean(logs[name]))
 
     def _sample_batch(self, batch_size: int) -> StatefulReplayBufferSamples:
         """
