@@ -1,4 +1,4 @@
-"""Backpropagation through time: sequences stay within episodes, and the gradient that flows back along them is the true one."""
+"""Backpropagation through time: sequences stay within episodes, and what flows back along them is the gradient."""
 
 import numpy as np
 import pytest
