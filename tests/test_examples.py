@@ -54,6 +54,16 @@ def test_update_time(tmp_path):
     assert "HalfCheetah" in printed and (tmp_path / "time.png").read_bytes()[:4] == PNG
 
 
+def test_memory_horizon(tmp_path):
+    out = tmp_path / "horizon"
+    printed = run("memory_horizon.py", "--rounds=1", "--truncations", "1", "8", "--state-dim=8", f"--out={out}")
+    rows = {row["model"]: row for row in json.loads(out.with_suffix(".json").read_text())["rows"]}
+    unrolled = [f"BPTTSAC {length} {loss_steps}" for loss_steps in ("last", "all") for length in (1, 8)]
+    assert list(rows) == ["SAC", "S2PGSAC", *unrolled]
+    assert all(f"{row['ms']:.2f}" in printed for row in rows.values()) and rows["S2PGSAC"]["ratio"] == 1
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
 def test_velocity_tasks_with_settings_of_rl_zoo(tmp_path):
     out = tmp_path / "cartpole"
     printed = run("velocity_tasks.py", "CartPoleNoVel-v1", "--seeds=1", "--steps=1024", "--jobs=1", f"--out={out}")
