@@ -41,7 +41,7 @@ def main() -> None:
 
     task = newest("HalfCheetahNoVelPriv")
     kwargs: dict[str, Any] = {"buffer_size": 5000, "learning_starts": 10_000, "device": "cpu", "seed": 0}
-    memory = {"policy_kwargs": {"state_dim": args.state_dim, "state_kernel_class": args.kernel}}
+    memory: dict[str, Any] = {"policy_kwargs": {"state_dim": args.state_dim, "state_kernel_class": args.kernel}}
     models: dict[str, OffPolicyAlgorithm] = {
         "SAC": SAC("MultiInputPolicy", task, **kwargs),
         "S2PGSAC": S2PGSAC("MultiInputPolicy", task, **memory, **kwargs),
@@ -69,7 +69,7 @@ def main() -> None:
     axes = figure.subplots()
     for name, color in (("SAC", "C7"), ("S2PGSAC", "C0")):
         axes.axhline(1e3 * np.median(times[name]), color=color, linewidth=2.5, label=name)
-    for loss_steps, label in (("last", "256 sequences, loss at the last step"), ("all", "256 transitions, loss at every step")):
+    for loss_steps, label in (("last", "256 sequences, loss at the last step"), ("all", "256 steps, loss at every step")):
         medians = [1e3 * np.median(times[f"BPTTSAC {length} {loss_steps}"]) for length in args.truncations]
         axes.plot(args.truncations, medians, marker="o", label=f"BPTTSAC, {label}")
     axes.set(xlabel="truncation (steps)", ylabel="one update (ms)", title=f"{task}, {args.kernel}, z {args.state_dim}", ylim=0)
