@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sb3_s2pg.common.kernels import KERNELS
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PNG = b"\x89PNG"
 LABELS = ["S2PG-SAC, velocity hidden", "SAC, velocity hidden", "SAC, full state"]
@@ -164,6 +166,16 @@ def test_ls_iq(tmp_path):
     assert f"{written['summary']['expert']['mean']:.1f}" in printed and out.with_suffix(".png").read_bytes()[:4] == PNG
     # Neither the expert nor the runs are trained again
     assert "seed 0:" not in run("ls_iq.py", *arguments)
+
+
+def test_kernels(tmp_path):
+    out = tmp_path / "kernels"
+    printed = run("kernels.py", "--algorithms=S2PGPPO", "--steps=500", "--run-steps=100", "--jobs=1", f"--out={out}")
+    results = json.loads(out.with_suffix(".json").read_text())["results"]
+    assert {result["kernel"] for result in results} == set(KERNELS) and {result["noise"] for result in results} == {"gaussian"}
+    assert all(0 < result["mean_of_last_tenth"] <= result["largest"] for result in results)
+    assert all(f"{result['largest']:.3f}" in printed for result in results)
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
 
 
 def test_cpg(tmp_path):
