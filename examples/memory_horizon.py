@@ -32,7 +32,7 @@ def main() -> None:
     """Measure, print a table, write JSON and a picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/memory_horizon"), help="where to write JSON and picture")
-    parser.add_argument("--kernel", choices=("gru", "rnn", "lstm"), default="gru", help="a kernel with a fused cell")
+    parser.add_argument("--kernel", choices=("gru", "rnn", "lstm"), default="gru", help="a kernel of torch; lstm goes step by step")
     parser.add_argument("--state-dim", type=int, default=32)
     parser.add_argument("--truncations", type=int, nargs="+", default=[1, 5, 10, 32, 64])
     parser.add_argument("--rounds", type=int, default=20)
