@@ -5,7 +5,7 @@ BPTTSAC, the same networks trained through time, and SB3's memoryless SAC.
     python examples/memory_horizon.py [--kernel gru] [--state-dim 32] [--rounds 20] [--out results/memory_horizon]
 
 HalfCheetah with hidden velocities, which the critic sees; batch 256, networks of (256, 256), one thread, medians of processor
-seconds, interleaved. BPTTSAC pushes whole sequences through the fused cell of torch, if the kernel has one, and starts
+seconds, interleaved. BPTTSAC pushes whole sequences through the fused cell of torch, without a loop over time, and starts
 them at the stored internal state. "last": 256 sequences, loss at their last step, as the authors of S2PG do; "all": as many
 transitions as S2PG learns from, 256 / truncation sequences with a loss at every step.
 """
@@ -32,7 +32,7 @@ def main() -> None:
     """Measure, print a table, write JSON and a picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/memory_horizon"), help="where to write JSON and picture")
-    parser.add_argument("--kernel", choices=("gru", "rnn", "lstm"), default="gru", help="lstm goes step by step")
+    parser.add_argument("--kernel", choices=("gru", "rnn", "lstm"), default="gru", help="a kernel with a fused cell")
     parser.add_argument("--state-dim", type=int, default=32)
     parser.add_argument("--truncations", type=int, nargs="+", default=[1, 5, 10, 32, 64])
     parser.add_argument("--rounds", type=int, default=20)

@@ -11,7 +11,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sb3_s2pg import BPTTSAC, BPTTTD3
+from sb3_s2pg import BPTTSAC, BPTTTD3, LSTMKernel, StateKernel
 from sb3_s2pg.common.kernels import KERNELS
 
 both = pytest.mark.parametrize("algorithm", [BPTTSAC, BPTTTD3])
@@ -93,6 +93,20 @@ def test_every_kernel_unrolls_as_it_steps(kernel):
         states, _ = memory(step_inputs, states)
         by_step.append(states)
     th.testing.assert_close(unrolled, th.stack(by_step), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [0.0, 8.0])
+def test_an_lstm_unrolls_as_it_steps_where_its_cell_is_cut_off(bias):
+    th.manual_seed(0)
+    memory = LSTMKernel(3, 6, bounded=True)
+    with th.no_grad():
+        memory.cell.bias_ih += bias  # gates open: c grows by almost 1 at every step
+    inputs, states = th.randn(12, 5, 3), 0.1 * th.rand(5, 6)
+    unrolled, by_step = memory.unroll(inputs, states), StateKernel.unroll(memory, inputs, states)
+    assert (by_step.abs().max() > 0.9999) == (bias > 0)
+    th.testing.assert_close(unrolled, by_step, atol=1e-5, rtol=0)
+    gradients = [th.autograd.grad(values.square().sum(), memory.cell.weight_hh)[0] for values in (unrolled, by_step)]
+    th.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
 
 
 # The gradient

@@ -118,6 +118,23 @@ class LSTMKernel(StateKernel):
             squashed, scale = th.tanh(cell) if self.bounded else cell, None
         return th.cat([hidden, squashed if self.bounded else cell], dim=1), scale
 
+    def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
+        if not self.bounded:
+            return super().unroll(inputs, states)
+        # torch's fused cell keeps c to itself. But h = output gate * tanh(c), and the gate needs nothing but x and h
+        first_hidden, squashed = states.chunk(2, dim=1)
+        start = (first_hidden.unsqueeze(0), th.atanh(squashed.clamp(-MAX_TANH_CELL, MAX_TANH_CELL)).unsqueeze(0))
+        cell = self.cell
+        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+        hidden, _, _ = th.lstm(inputs, start, weights, True, 1, 0.0, th.is_grad_enabled(), False, False)
+        weight_ih, weight_hh, bias_ih, bias_hh = (weight[3 * self.size :] for weight in weights)
+        before = th.cat([first_hidden.unsqueeze(0), hidden[:-1]])
+        squashed = hidden / th.sigmoid(F.linear(inputs, weight_ih, bias_ih) + F.linear(before, weight_hh, bias_hh))
+        if not squashed.detach().abs().max() <= MAX_TANH_CELL:
+            # Step by step c would have been cut off, or a gate was closed altogether
+            return super().unroll(inputs, states)
+        return th.cat([hidden, squashed], dim=2)
+
 
 class RNNKernel(StateKernel):
     """
