@@ -9,7 +9,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 
 import gymnasium as gym
@@ -19,14 +19,11 @@ from matplotlib.figure import Figure
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
 from sb3_s2pg import S2PGSAC, S2PGTD3
+from sb3_s2pg.common.evaluation import LearningCurve, clocks
 
 ALGORITHMS: dict[str, Any] = {"SAC": SAC, "S2PGSAC": S2PGSAC, "S2PGTD3": S2PGTD3}
-EVALUATION_SEED = 1000
 
 
 @dataclass
@@ -42,44 +39,6 @@ class Run:
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
     progress_bar: bool = False
     tensorboard_log: str | None = None
-
-
-class LearningCurve(BaseCallback):
-    """
-    Evaluate now and then, on the same episodes.
-
-    :param env: Id of the task
-    :param every: Number of steps between two evaluations
-    :param n_episodes: Number of evaluation episodes
-    :param success: Whether to evaluate success (1 or 0 per episode) in place of the return
-    """
-
-    def __init__(self, env: str, every: int, n_episodes: int, success: bool = False):
-        super().__init__()
-        self.env_id, self.every, self.n_episodes, self.success = env, every, n_episodes, success
-        self.steps: list[int] = []
-        self.returns: list[float] = []
-        self.cpu_seconds: list[float] = []  # of training alone
-        self.seconds = np.zeros(2)
-
-    def _on_training_start(self) -> None:
-        self.start = clocks()
-
-    def _on_step(self) -> bool:
-        if self.num_timesteps // self.every > len(self.steps):
-            start = clocks()
-            self.steps.append(self.num_timesteps)
-            self.cpu_seconds.append(float((start - self.start - self.seconds)[1]))
-            self.returns.append(float(np.mean(self.evaluate(self.n_episodes))))
-            self.seconds += clocks() - start
-        return True
-
-    def evaluate(self, n_episodes: int) -> list[float]:
-        """
-        :param n_episodes: Number of episodes
-        :return: Return or success of each
-        """
-        return evaluation_returns(self.model, self.env_id, n_episodes, self.success)
 
 
 class TimeLimit(BaseCallback):
@@ -99,30 +58,6 @@ class TimeLimit(BaseCallback):
 
     def _on_step(self) -> bool:
         return process_time() - self.start - self.curve.seconds[1] < self.seconds
-
-
-def evaluation_returns(model: BaseAlgorithm, env: str, n_episodes: int, success: bool = False) -> list[float]:
-    """
-    :param model: The model
-    :param env: Id of the task; its episodes depend on the seed only, not on what the model does
-    :param n_episodes: Number of episodes
-    :param success: Whether success is asked for, ``info["is_success"]`` at the end of the episode
-    :return: Return (or success, 1 or 0) of each of them, deterministic, the same episodes at every call
-    """
-    vec_env: VecEnv = make_vec_env(env, 1, seed=EVALUATION_SEED)
-    if model.get_vec_normalize_env() is not None:
-        vec_env = VecNormalize(vec_env, training=False, norm_reward=False)
-        sync_envs_normalization(model.get_env(), vec_env)  # type: ignore[arg-type]
-    successes: list[float] = []
-
-    def note_success(variables: dict[str, Any], _: dict[str, Any]) -> None:
-        if success and variables["done"]:
-            successes.append(float(variables["info"]["is_success"]))
-
-    returns, _ = evaluate_policy(
-        model, vec_env, n_eval_episodes=n_episodes, return_episode_rewards=True, callback=note_success
-    )
-    return successes if success else [float(value) for value in returns]  # type: ignore[union-attr]
 
 
 def train(run: Run, curve_every: int = 1000, curve_episodes: int = 5, n_episodes: int = 20) -> dict[str, Any]:
@@ -178,11 +113,6 @@ def learn(
         "training_seconds": float(seconds),
         "training_cpu_seconds": float(cpu_seconds),
     }
-
-
-def clocks() -> np.ndarray:
-    """:return: Seconds of the clock on the wall and of this process, whose zeros mean nothing"""
-    return np.array([perf_counter(), process_time()])
 
 
 def newest(name: str) -> str:

@@ -18,11 +18,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
-from common import EVALUATION_SEED, LearningCurve, learn, newest, run_all, save_figure, save_json
+from common import LearningCurve, learn, newest, run_all, save_figure, save_json
 from matplotlib.figure import Figure
 from zoo import ZooRun, make_model, zoo_settings
 
 from sb3_s2pg import S2PGSAC, CPGKernel
+from sb3_s2pg.common.evaluation import EVALUATION_SEED
 
 GAIT_STEPS = 60  # of 0.05 seconds
 JOINTS = ("back thigh", "back shin", "back foot", "front thigh", "front shin", "front foot")

@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from common import evaluation_returns, run_all, save_figure, save_json
+from common import run_all, save_figure, save_json
 from matplotlib.figure import Figure
 from rl_zoo3 import create_test_env, get_saved_hyperparams
 from zoo import zoo_settings
 
+from sb3_s2pg.common.evaluation import evaluation_returns
 from sb3_s2pg.zoo import ZOO_ALGORITHMS
 
 # Algorithm, task, the mean return to reach

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from common import EVALUATION_SEED, clocks, evaluation_returns, plot_learning_curves, run_all, save_figure, save_json
+from common import plot_learning_curves, run_all, save_figure, save_json
 from imitation.data.types import TrajectoryWithRew
 from imitation.rewards.reward_nets import BasicRewardNet
 from imitation.util.logger import configure
@@ -31,6 +31,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_s2pg import S2PGPPO
+from sb3_s2pg.common.evaluation import EVALUATION_SEED, clocks, evaluation_returns
 from sb3_s2pg.demonstrations import collect_demonstrations
 from sb3_s2pg.gail import S2PGGAIL
 

@@ -1,31 +1,18 @@
 """Training runs with RL Zoo's settings, its own or those of ``zoo_configs/``."""
 
-import contextlib
-import copy
-import io
-import tempfile
-from argparse import Namespace
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import rl_zoo3
 import torch as th
-import yaml
 from common import LearningCurve, TimeLimit, learn
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_s2pg.zoo import default_config, register
-from sb3_s2pg.zoo.experiment import S2PGExperimentManager
+from sb3_s2pg.zoo import models, register
+from sb3_s2pg.zoo.models import config_path, read_entries
 
 register()
 
-ZOO_CONFIGS = {
-    **{name: Path(default_config(name) or "") for name in ("s2pg_sac", "s2pg_ppo")},
-    "sac": Path(rl_zoo3.__file__).parent / "hyperparams" / "sac.yml",
-    "ppo": Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo.yml",
-    "ppo_lstm": Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo_lstm.yml",
-}
+ZOO_CONFIGS = {name: config_path(name) for name in ("s2pg_sac", "s2pg_ppo", "sac", "ppo", "ppo_lstm")}
 
 
 @dataclass
@@ -51,7 +38,7 @@ def zoo_settings(algorithm: str, entry: str) -> dict[str, Any]:
     :param entry: Entry of its hyperparameter file
     :return: The settings
     """
-    return yaml.safe_load(ZOO_CONFIGS[algorithm].read_text())[entry]
+    return read_entries(algorithm)[entry]
 
 
 def newest_entry(algorithm: str, task: str) -> str:
@@ -60,7 +47,7 @@ def newest_entry(algorithm: str, task: str) -> str:
     :param task: Name of a task without version
     :return: Entry of the task in the algorithm's hyperparameter file, the newest version that it has
     """
-    entries = yaml.safe_load(ZOO_CONFIGS[algorithm].read_text())
+    entries = read_entries(algorithm)
     return max(entry for entry in entries if entry.rpartition("-v")[0] == task)
 
 
@@ -69,16 +56,7 @@ def make_model(run: ZooRun) -> BaseAlgorithm:
     :param run: What to train
     :return: The model, with its environments, made by RL Zoo
     """
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        config = Path(folder) / "config.yml"
-        config.write_text(yaml.safe_dump({run.env: copy.deepcopy(run.settings)}))
-        manager = S2PGExperimentManager(
-            Namespace(), run.algorithm, run.env, folder, n_timesteps=run.steps, seed=run.seed, device="cpu", config=str(config)
-        )
-        manager.verbose = 0
-        experiment = manager.setup_experiment()
-    assert experiment is not None
-    return experiment[0]
+    return models.make_model(run.algorithm, run.env, run.settings, run.steps, run.seed)[0]
 
 
 def train_zoo(run: ZooRun) -> dict[str, Any]:
