@@ -33,6 +33,7 @@ class FirstStepCue(gym.Env):
                 raise ValueError(f"{name}={value!r} must be an integer >= {least}")
         self.length, self.n_cues, self.n_distractors = length, n_cues, n_distractors
         self.observation_space = spaces.Box(-1.0, 1.0, (n_cues + n_distractors,), dtype=np.float32)
+        self.full_observation_space = self.observation_space
         self.action_space = spaces.Discrete(n_cues)
 
     def _observation(self) -> np.ndarray:
@@ -42,6 +43,13 @@ class FirstStepCue(gym.Env):
         observation[self.n_cues :] = self.np_random.uniform(-1.0, 1.0, self.n_distractors)
         self.shown = observation
         return observation
+
+    @property
+    def full_observation(self) -> np.ndarray:
+        """:return: The present observation, with the cue in it at every step"""
+        full = self.shown.copy()
+        full[self.cue] = 1.0
+        return full
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)

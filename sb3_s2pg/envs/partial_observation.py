@@ -20,6 +20,8 @@ class PartialObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
     ``"contact_forces"``, and in Humanoid ``"com_inertia"``, ``"com_velocity"`` and ``"actuator_forces"``. Where they lie is
     asked from the task. ``"velocities"`` is known for CartPole, MountainCar, Pendulum and LunarLander as well.
 
+    ``full_observation`` is the last one with nothing hidden.
+
     :param env: Environment with a one-dimensional Box observation
     :param hidden: What is hidden: indices of the observation (negative ones count from the end), names of its
         segments, or both; one alone needs no list
@@ -68,6 +70,7 @@ class PartialObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
                 dtype=space.dtype,
             )
         self.privileged, self.drop = privileged, drop
+        self.full_observation_space = space
         self.observation_space = (
             spaces.Dict({"observation": partial_space, "privileged": space}) if privileged else partial_space
         )
@@ -84,9 +87,9 @@ class PartialObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
         return {"observation": partial, "privileged": observation} if self.privileged else partial
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self.observation(observation), info
+        self.full_observation, info = self.env.reset(seed=seed, options=options)
+        return self.observation(self.full_observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self.observation(observation), reward, terminated, truncated, info
+        self.full_observation, reward, terminated, truncated, info = self.env.step(action)
+        return self.observation(self.full_observation), reward, terminated, truncated, info

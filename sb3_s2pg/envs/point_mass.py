@@ -66,6 +66,7 @@ class PointMassMemory(gym.Env):
         self.privileged, self.radius, self.reward_decay, self.render_mode = privileged, radius, reward_decay, render_mode
         space = spaces.Box(-1.0, 1.0, (self.size,), dtype=np.float32)
         self.observation_space = spaces.Dict({"observation": space, "privileged": space}) if privileged else space
+        self.full_observation_space = space
         self.action_space = spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
 
     @property
@@ -75,8 +76,13 @@ class PointMassMemory(gym.Env):
     def _full_observation(self) -> np.ndarray:
         return scale(np.concatenate([self.position, self.goal]))
 
+    @property
+    def full_observation(self) -> np.ndarray:
+        """:return: The present observation with nothing hidden"""
+        return self._full_observation().astype(np.float32)
+
     def _observation(self) -> Any:
-        full = self._full_observation().astype(np.float32)
+        full = self.full_observation
         partial = full.copy()
         if not self.hidden_is_visible:
             partial[-self.n_hidden :] = 0
