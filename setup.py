@@ -15,7 +15,7 @@ ZOO = ["rl_zoo3[plots]", "pandas<3", "sb3-contrib", "requests", "moviepy", "pyga
 # What imitation imports for demonstrations, beside EXTRA. It asks for more, and for stable-baselines3 2.2: on a newer one it
 # has to be installed without its dependencies, and so it is for the tests
 IMITATION_IMPORTS = ["datasets", "jsonpickle"]
-# Settings and opponents, parallel runs, statistics; rliable's plots do not work with pandas 3
+# Settings and opponents, parallel runs, statistics; arch, which rliable imports, does not start with pandas 3
 BENCHMARK = ["rl_zoo3", "sb3-contrib", "requests", "joblib>=1.4", "rliable>=1.2", "pandas<3"]
 DASK = ["dask", "distributed"]
 

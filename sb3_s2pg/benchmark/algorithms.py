@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 from dataclasses import dataclass
@@ -25,6 +26,21 @@ WINDOW = "sb3_s2pg.envs.WindowObservation"
 FULL = "sb3_s2pg.envs.FullObservation"
 # Arguments of S2PG's algorithms that mean nothing without noise on z', in its hyperparameter files
 OF_NOISE = {*BPTTSAC.without_noise, *BPTTTD3.without_noise, "state_noise_class", "state_noise_kwargs"}
+# Settings in these files that are no arguments of the algorithm
+OF_RL_ZOO = {
+    *(
+        "callback",
+        "env_kwargs",
+        "env_wrapper",
+        "frame_stack",
+        "monitor_kwargs",
+        "n_envs",
+        "noise_std",
+        "noise_type",
+        "normalize",
+    ),
+    "vec_env_wrapper",
+}
 STANDARD_POLICY = re.compile(r"(Mlp|Cnn|MultiInput)((Lstm)?Policy)")
 
 
@@ -84,6 +100,20 @@ def parse_contestant(text: str) -> Contestant:
     if ":" in text and not values:
         raise ValueError(wrong)
     return Contestant(text, ALGORITHMS[name], values)
+
+
+def check_changes(contestant: Contestant) -> None:
+    """
+    :param contestant: Algorithm
+    :raises ValueError: if it has no such setting
+    """
+    model: Any = rl_zoo3.ALGOS[contestant.algorithm.model]
+    known = {name for cls in model.__mro__ for name in inspect.signature(cls.__init__).parameters} | OF_RL_ZOO
+    if WINDOW in contestant.algorithm.view:
+        known.add("window_length")
+    unknown = [name for name in contestant.changes if name not in known]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no argument of {model.__name__}, nor a setting of RL Zoo")
 
 
 def task_name(env: str) -> str:
@@ -171,8 +201,9 @@ def make_settings(contestant: Contestant, env: str, steps: int) -> tuple[str, di
     :param env: Id of the task
     :param steps: Number of steps
     :return: Where the settings are from, and the settings as an entry of a hyperparameter file, complete
-    :raises ValueError: if the task cannot be shown as the algorithm wants to see it
+    :raises ValueError: if it has no such setting, or the task cannot be shown as the algorithm wants to see it
     """
+    check_changes(contestant)
     algorithm, changes = contestant.algorithm, dict(contestant.changes)
     source, entry = find_entry(algorithm.config, env)
     settings = without_noise(entry) if algorithm.model.startswith("bptt") else dict(entry)

@@ -171,7 +171,7 @@ def write_atomically(path: Path, text: str) -> None:
     :param text: What to write
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text)
+    unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
 
 

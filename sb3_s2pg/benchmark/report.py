@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sb3_s2pg.benchmark.algorithms import Contestant
+from sb3_s2pg.benchmark.grid import write_atomically
 from sb3_s2pg.benchmark.runs import Run, machine, slug
 from sb3_s2pg.benchmark.statistics import (
     interquartile_curves,
@@ -55,26 +56,35 @@ def by_label(results: Sequence[dict[str, Any]], env: str, labels: Sequence[str])
     return {label: ours for label, ours in found.items() if ours}
 
 
-def plot_curves(results: Results, title: str, x: str) -> Figure:
+def curves_of(results: Results) -> dict[str, np.ndarray]:
     """
     :param results: Results of a task, by algorithm
+    :return: Interquartile mean of the return over the steps and its interval, shape (3, points); of runs that are too short for
+        a point there is none
+    """
+    returns = {}
+    for label, ours in results.items():
+        n_points = min(len(result["curve"]["steps"]) for result in ours)
+        if n_points > 0:
+            returns[label] = np.array([result["curve"]["returns"][:n_points] for result in ours])
+    return interquartile_curves(returns)
+
+
+def plot_curves(results: Results, curves: dict[str, np.ndarray], title: str, x: str) -> Figure:
+    """
+    :param results: Results of a task, by algorithm
+    :param curves: Their curves
     :param title: Title of the picture
     :param x: "steps" or "seconds"
     :return: Interquartile mean of the return and its interval, thin lines for the seeds
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    n_points = {label: min(len(result["curve"]["steps"]) for result in ours) for label, ours in results.items()}
-    curves = {
-        label: np.array([result["curve"]["returns"][: n_points[label]] for result in ours])
-        for label, ours in results.items()
-        if n_points[label] > 0
-    }
-    for number, (label, (middle, low, high)) in enumerate(interquartile_curves(curves).items()):
+    for number, (label, (middle, low, high)) in enumerate(curves.items()):
         ours, color = results[label], f"C{number}"
         for result in ours:
             axes.plot(result["curve"][x], result["curve"]["returns"], color=color, alpha=0.25, linewidth=0.8)
-        where = np.mean([result["curve"][x][: n_points[label]] for result in ours], axis=0)
+        where = np.mean([result["curve"][x][: len(middle)] for result in ours], axis=0)
         # A line through a single point would be invisible
         axes.plot(where, middle, color=color, linewidth=2.2, marker="o" if len(where) == 1 else None, label=label)
         axes.fill_between(where, low, high, color=color, alpha=0.18, linewidth=0)
@@ -207,8 +217,9 @@ def section_of_task(env: str, results: Results, statistics: dict[str, Any], out:
         every = ", ".join(f"{value:.1f}" for value in seeds)
         rows.append([label, f"{estimate['value']:.1f}", interval(estimate, 1), f"{row['mean']:.1f}", every])
     html.append(table(["return of the final model", "interquartile mean", "95 % interval", "mean", "every seed"], rows))
+    curves = curves_of(results)
     for x, what in (("steps", "steps"), ("seconds", "time")):
-        figure = plot_curves(results, env, x)
+        figure = plot_curves(results, curves, env, x)
         html.append(picture(figure, out / f"{slug(env)}_return_{what}.png", f"return against {what}"))
     html.append(
         "<p>Lines: interquartile mean over the seeds; areas: 95 % intervals; thin lines: single seeds. Against time, a"
@@ -284,7 +295,7 @@ def write_report(
     machines = unique([result["machine"] for result in results])
     html.append(f"<p>Machines and versions of the runs:</p><pre>{escape(json.dumps(machines, indent=2))}</pre></body></html>")
 
-    (out / "report.html").write_text("\n".join(html), encoding="utf-8")
+    write_atomically(out / "report.html", "\n".join(html) + "\n")
     everything = {
         "command": command,
         "missing": missing,
@@ -293,7 +304,7 @@ def write_report(
         "machine": machine(),
         "runs": [{key: value for key, value in result.items() if key != "episode"} for result in results],
     }
-    (out / "report.json").write_text(json.dumps(everything, indent=1) + "\n")
+    write_atomically(out / "report.json", json.dumps(everything, indent=1) + "\n")
 
 
 def unique(values: Sequence[Any]) -> list[Any]:

@@ -2,14 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from itertools import permutations
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 
 try:
     from rliable import library, metrics
-except ImportError as error:
+except (ImportError, TypeError) as error:  # the latter from arch, which rliable imports, where pandas 3 is installed
     raise ImportError(f"the benchmark needs rliable, install it with `pip install sb3-s2pg[benchmark]` ({error})") from error
 from scipy.stats import trim_mean
 
@@ -54,18 +54,20 @@ def probabilities_of_improvement(scores: Mapping[str, np.ndarray]) -> dict[tuple
     """
     # rliable joins the two names with a comma, and ours may have some
     names = list(scores)
-    numbers = [(first, second) for first, second in permutations(range(len(names)), 2)]
+    numbers = list(combinations(range(len(names)), 2))
     pairs = {f"{first},{second}": (scores[names[first]], scores[names[second]]) for first, second in numbers}
     if not pairs:
         return {}
     with seeded():
         values, intervals = library.get_interval_estimates(pairs, metrics.probability_of_improvement, reps=REPLICATIONS)
-    return {
-        (names[first], names[second]): Estimate(
-            float(values[f"{first},{second}"]), *map(float, np.ravel(intervals[f"{first},{second}"]))
-        )
-        for first, second in numbers
-    }
+    better = {}
+    for first, second in numbers:
+        pair = f"{first},{second}"
+        value, low, high = float(values[pair]), *map(float, np.ravel(intervals[pair]))
+        better[names[first], names[second]] = Estimate(value, low, high)
+        # Equal runs count half
+        better[names[second], names[first]] = Estimate(1 - value, 1 - high, 1 - low)
+    return better
 
 
 def interquartile_curves(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
