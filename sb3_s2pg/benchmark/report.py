@@ -59,8 +59,8 @@ def by_label(results: Sequence[dict[str, Any]], env: str, labels: Sequence[str])
 def curves_of(results: Results) -> dict[str, np.ndarray]:
     """
     :param results: Results of a task, by algorithm
-    :return: Interquartile mean of the return over the steps and its interval, shape (3, points); of runs that are too short for
-        a point there is none
+    :return: Interquartile mean of the return over the steps and its interval, shape (3, points); nothing for algorithms of
+        which a run is too short for a point
     """
     returns = {}
     for label, ours in results.items():
