@@ -6,7 +6,7 @@ without memory; the critic of both sees the goal all the time.
 
 Both have the settings of zoo_configs/s2pg_sac.yml for PointMassMemoryPriv-v0, which cut the episodes of training short;
 without memory means neither internal state nor previous action. Seeds are 0, 1, 2, ...; the model is the final one; evaluation
-is deterministic, on the same 100 episodes of 1000 steps for all. About half an hour a run.
+is deterministic, on the same 100 episodes of 1000 steps for all. About ten minutes a run.
 Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
 """
 
