@@ -190,7 +190,7 @@ def wait_for(condition, seconds: float = 300) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="asks Linux which processes there are")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_command_that_is_killed_takes_its_runs_along_and_keeps_what_is_finished(tmp_path, how):
     out = tmp_path / "report"
     task = ("--env", "fragile:Fragile-v0", "--algos", "sac", "--steps", 12, "--seeds", 2, "--out", out, *SMALL)
