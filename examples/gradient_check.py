@@ -21,6 +21,7 @@ import numpy as np
 import torch as th
 from common import save_figure, save_json
 from gymnasium import spaces
+from linear_gaussian import covariances
 from torch import nn
 
 from sb3_s2pg import S2PGSAC, StateKernel
@@ -174,29 +175,28 @@ def exact(params: dict[str, th.Tensor]) -> tuple[th.Tensor, th.Tensor, list[th.T
     :return: J, the matrix P of the value function, and the covariance of x at every step
     """
     transition, noise, cost, constant = closed_loop(params)
-    covariances, covariance, value_matrix = [], START_COVARIANCE, th.zeros(4, 4, dtype=th.float64)
+    steps = covariances(transition, noise, START_COVARIANCE, 300)  # 0.9^300 < 1e-13
+    value_matrix = th.zeros(4, 4, dtype=th.float64)
     objective = th.zeros((), dtype=th.float64)
-    for t in range(300):  # 0.9^300 < 1e-13
-        covariances.append(covariance)
+    for t, covariance in enumerate(steps):
         objective = objective - GAMMA**t * ((cost * covariance).sum() + constant)
-        covariance = transition @ covariance @ transition.T + noise
         value_matrix = cost + GAMMA * transition.T @ value_matrix @ transition
-    return objective, value_matrix.detach(), covariances
+    return objective, value_matrix.detach(), steps
 
 
 def sampled_gradients(
-    model: S2PGSAC, covariances: list[th.Tensor], n_batches: int, batch_size: int, detach_state: bool
+    model: S2PGSAC, step_covariances: list[th.Tensor], n_batches: int, batch_size: int, detach_state: bool
 ) -> th.Tensor:
     """
     :param model: The model, its critic being the exact Q
-    :param covariances: Covariance of x at every step
+    :param step_covariances: Covariance of x at every step
     :param n_batches: Number of batches
     :param batch_size: Transitions per batch
     :param detach_state: Whether to cut the gradient through z'
     :return: Estimates of the gradient of J, one per batch, shape (n_batches, number of parameters)
     """
     roots = []
-    for covariance in covariances:
+    for covariance in step_covariances:
         values, vectors = th.linalg.eigh(covariance.detach())
         roots.append(vectors @ th.diag(values.clamp(min=0).sqrt()))
     all_roots = th.stack(roots)
@@ -233,7 +233,7 @@ def main() -> int:
     np.random.seed(0)
     model = make_model()
     params = parameters(model)
-    objective, value_matrix, covariances = exact(params)
+    objective, value_matrix, steps = exact(params)
     exact_gradient = th.cat([g.flatten() for g in th.autograd.grad(objective, list(params.values()))])
     model.critic = ExactQ(value_matrix)  # type: ignore[assignment]
 
@@ -241,7 +241,7 @@ def main() -> int:
     result: dict[str, Any] = {"J": objective.item(), "parameters": names, "exact": exact_gradient.tolist()}
     standard_error = th.zeros(())
     for key, detach in (("s2pg", False), ("z' detached", True)):
-        estimates = sampled_gradients(model, covariances, args.batches, args.batch_size, detach)
+        estimates = sampled_gradients(model, steps, args.batches, args.batch_size, detach)
         mean = estimates.mean(0)
         if not detach:
             standard_error = estimates.std(0) / math.sqrt(args.batches)
