@@ -5,15 +5,15 @@ The task is that of linear_gaussian.py, with noise on z' for S2PG and without fo
 
     sum_t score_t G_t,   G_t = sum_{k >= t} gamma^k r_k  (GPOMDP),  or gamma^t Q_t, or gamma^t (Q_t - V_t),
 
-where S2PG's score is d log pi(a_t, z_{t+1} | o_t, z_t) and BPTT's is d log pi(a_t | o_0 ... o_t) through the recursion; truncated,
-it goes through the last 5 or 10 applications of the kernel. The learned Q is, at every step, a least squares fit of quadratic
-features of (s, c, z, a, z') to the returns of other episodes, and its V is that Q at the means of a and z'.
+where S2PG's score is d log pi(a_t, z_{t+1} | o_t, z_t) and BPTT's is d log pi(a_t | o_0 ... o_t) through the recursion;
+truncated, it goes through the last 5 or 10 applications of the kernel. The learned Q is, at every step, a least squares fit
+of quadratic features of (s, c, z, a, z') to the returns of other episodes, and its V is that Q at the means of a and z'.
 
 The paper's bounds, with |r| <= 1, x = (z, o), norms in the mean square and at their largest over time: scores of different
 steps are uncorrelated, so the variance is at most F sum_{k < T} E |score_k|^2 with F = (1 - gamma^T)^2 / (1 - gamma)^2
-(Minkowski's inequality over the rewards). S2PG: E |score|^2 <= (|K|^2 / sigma_a^2 + d / sigma_z^2) |x|^2 + d |m|^2 / sigma_a^2,
-thus F T and 1 / sigma_z^2. BPTT: E |score_k|^2 <= |K|^2 |x|^2 (sum_{j <= k} rho^j)^2 / sigma_a^2 + d |m|^2 / sigma_a^2, thus
-F T below rho = 1, F T^3 at 1 and F rho^(2 T) above. They are drawn with their constants, not fitted.
+(Minkowski's inequality over the rewards). S2PG: E |score_k|^2 <= (|K|^2 / sigma_a^2 + d / sigma_z^2) |x|^2 +
+d |m|^2 / sigma_a^2, thus F T and 1 / sigma_z^2. BPTT: E |score_k|^2 <= (|K| |x| sum_{j <= k} rho^j / sigma_a)^2 +
+d |m|^2 / sigma_a^2, thus F T below rho = 1, F T^3 at 1 and F rho^(2 T) above. They are drawn with their constants, not fitted.
 
     python examples/variance.py [--samples 400000] [--out results/variance]
 """
@@ -114,7 +114,7 @@ class Moments:
         self.squares += th.stack([norms.sum(), norms.square().sum()])
 
     def summary(self) -> dict[str, float]:
-        """:return: Variance (trace of the covariance) of one episode's estimate, and the bias with what it is to be seen against"""
+        """:return: Variance (trace of the covariance) of one episode's estimate, the bias, and what to see it against"""
         bias, second = self.sums / self.n
         variances = (second - bias.square()) * self.n / (self.n - 1)
         norms, squared_norms = (self.squares / self.n).tolist()
@@ -248,7 +248,8 @@ def label(row: dict[str, Any]) -> str:
     :param row: A result
     :return: Name of its estimator
     """
-    return f"{row['method']}{f'-{row["window"]}' if row['window'] else ''}, {row['weight']}"
+    method = f"{row['method']}-{row['window']}" if row["window"] else row["method"]
+    return f"{method}, {row['weight']}"
 
 
 def is_truncated(row: dict[str, Any]) -> bool:

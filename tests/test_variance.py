@@ -1,4 +1,4 @@
-"""The estimators of examples/variance.py against autograd, its exact gradient and values against finite differences and samples."""
+"""Estimators of examples/variance.py against autograd, exact gradient and values against finite differences and samples."""
 
 import math
 import sys
