@@ -15,12 +15,11 @@ steps are uncorrelated, so the variance is at most F sum_{k < T} E |score_k|^2 w
 d |m|^2 / sigma_a^2, thus F T and 1 / sigma_z^2. BPTT: E |score_k|^2 <= (|K| |x| sum_{j <= k} rho^j / sigma_a)^2 +
 d |m|^2 / sigma_a^2, thus F T below rho = 1, F T^3 at 1 and F rho^(2 T) above. They are drawn with their constants, not fitted.
 
-    python examples/variance.py [--samples 400000] [--out results/variance]
+    python examples/variance.py [--samples 40000] [--out results/variance]
 """
 
 import argparse
 import math
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from linear_gaussian import (
     objective,
     simulate,
 )
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 HORIZONS = (5, 10, 20, 50, 100, 200)
@@ -280,3 +280,68 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "largest_share_of_bound": max(row["variance"] / row["bound"] for row in unbiased if row["weight"] == "return"),
         "s2pg_largest_relative_error_of_Q_minus_V": max(r["relative_bias"] for r in s2pg if r["weight"] == "exact Q - V"),
     }
+
+
+def draw(rows: list[dict[str, Any]]) -> Figure:
+    """
+    :param rows: Results
+    :return: Variance and bias against the horizon, a column per norm of the kernel; variance against noise, dimension, norm
+    """
+    figure = Figure(figsize=(13, 11), layout="constrained")
+    panels = figure.subplots(3, 3)
+    default = Setting()
+
+    def lines(axes: Axes, x: str, y: str, weight: str, norm: float = default.norm) -> None:
+        fixed = {"horizon": default.horizon, "state_std": default.state_std, "dimension": default.dimension, "norm": norm}
+        del fixed[x]
+        chosen = [row for row in rows if row["weight"] == weight and all(row[key] == value for key, value in fixed.items())]
+        for number, name in enumerate(dict.fromkeys(label(row) for row in chosen)):
+            ours = sorted((row for row in chosen if label(row) == name), key=lambda row: row[x])
+            axes.plot([row[x] for row in ours], [row[y] for row in ours], f"C{number}o-", markersize=4, label=name)
+            if y == "variance" and "-" not in name:
+                axes.plot([row[x] for row in ours], [row["bound"] for row in ours], f"C{number}--", label=f"{name}: bound")
+        xscale = "linear" if x == "norm" else "log"
+        axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "), xscale=xscale, yscale="log")
+        axes.grid(alpha=0.3)
+
+    for column, norm in enumerate(NORMS):
+        lines(panels[0][column], "horizon", "variance", "return", norm)
+        # With the return the bias would be lost in the noise
+        lines(panels[1][column], "horizon", "relative_bias", "exact Q - V", norm)
+        panels[0][column].set(title=f"norm of the kernel's Jacobian {norm}")
+    for axes, x in zip(panels[2], ("state_std", "dimension", "norm"), strict=True):
+        lines(axes, x, "variance", "return")
+    for line in (0, 1):
+        panels[line][0].legend(fontsize=7)
+    return figure
+
+
+def main() -> None:
+    """Estimate, print a table, write JSON and a picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/variance"), help="where to write JSON and picture")
+    parser.add_argument("--samples", type=int, default=40_000, help="episodes of each problem, divided by its dimension")
+    args = parser.parse_args()
+    if args.samples < 1:
+        raise ValueError(f"--samples={args.samples} must be at least 1")
+    th.set_num_threads(1)
+
+    generator = th.Generator().manual_seed(0)
+    rows = []
+    for setting in settings():
+        ours = study(setting, args.samples, generator)
+        rows += ours
+        print(f"\nT {setting.horizon}, norm {setting.norm}, sigma_z {setting.state_std}, dimension {setting.dimension}")
+        print(f"{'':24s} {'variance':>10s} {'bound':>10s} {'to |g|^2':>10s} {'bias / |g|':>10s} {'error':>8s} {'p':>8s}")
+        for row in ours:
+            numbers = f"{row['variance']:10.3g} {row['bound']:10.3g} {row['relative_variance']:10.3g}"
+            bias = f"{row['relative_bias']:10.4f} {row['relative_standard_error']:8.4f} {row['p_value']:8.2g}"
+            print(f"{label(row):24s} {numbers} {bias}", flush=True)
+    summary = summarize(rows)
+    print(f"\ngamma {GAMMA}, {args.samples} episodes\n" + "\n".join(f"{key}: {value:.3g}" for key, value in summary.items()))
+    save_json(args.out, {"summary": summary, "samples": args.samples, "gamma": GAMMA, "rows": rows})
+    save_figure(args.out, draw(rows))
+
+
+if __name__ == "__main__":
+    main()

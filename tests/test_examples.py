@@ -56,6 +56,15 @@ def test_update_time(tmp_path):
     assert "HalfCheetah" in printed and (tmp_path / "time.png").read_bytes()[:4] == PNG
 
 
+def test_variance(tmp_path):
+    out = tmp_path / "variance"
+    printed = run("variance.py", "--samples=40", f"--out={out}")
+    written = json.loads(out.with_suffix(".json").read_text())
+    assert {(row["method"], row["window"]) for row in written["rows"]} == {("S2PG", 0), ("BPTT", 0), ("BPTT", 5), ("BPTT", 10)}
+    assert all(0 < row["variance"] < float("inf") for row in written["rows"])
+    assert f"tests: {written['summary']['tests']}" in printed and out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
 def test_memory_horizon(tmp_path):
     out = tmp_path / "horizon"
     printed = run("memory_horizon.py", "--rounds=1", "--truncations", "1", "8", "--state-dim=8", f"--out={out}")
