@@ -8,29 +8,10 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_s2pg.common.actions import ActionEncoder
-from sb3_s2pg.common.observations import PRIVILEGED_KEY
+from sb3_s2pg.common.observations import PRIVILEGED_KEY, ObservationSubset, actor_and_critic_observation
 
 
-class _View(gym.Wrapper):
-    """An environment whose observations are shown in another way."""
-
-    def _show(self, observation: Any) -> Any:
-        """
-        :param observation: Observation of the wrapped environment
-        :return: What is shown in its place
-        """
-        raise NotImplementedError
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._show(observation), info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._show(observation), reward, terminated, truncated, info
-
-
-class ActorObservation(_View, gym.utils.RecordConstructorArgs):
+class ActorObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """
     What the actor sees of a Dict observation: all keys but ``privileged``; if a single one is left, its value without the key.
     Other observations stay as they are.
@@ -40,21 +21,25 @@ class ActorObservation(_View, gym.utils.RecordConstructorArgs):
 
     def __init__(self, env: gym.Env):
         gym.utils.RecordConstructorArgs.__init__(self)
-        gym.Wrapper.__init__(self, env)
-        self._keys: list[str] | None = None
+        gym.ObservationWrapper.__init__(self, env)
+        self._seen: ObservationSubset | None = None
         if isinstance(env.observation_space, spaces.Dict) and PRIVILEGED_KEY in env.observation_space.spaces:
-            self._keys = [key for key in env.observation_space.spaces if key != PRIVILEGED_KEY]
-            seen = {key: env.observation_space[key] for key in self._keys}
-            self.observation_space = next(iter(seen.values())) if len(seen) == 1 else spaces.Dict(seen)
+            self._seen, _ = actor_and_critic_observation(env.observation_space)
+            self.observation_space = self._value(self._seen.space)
 
-    def _show(self, observation: Any) -> Any:
-        if self._keys is None:
-            return observation
-        seen = {key: observation[key] for key in self._keys}
+    @staticmethod
+    def _value(seen: Any) -> Any:
+        """
+        :param seen: What the actor sees, or its space, by keys
+        :return: The value of a single key, without it
+        """
         return next(iter(seen.values())) if len(seen) == 1 else seen
 
+    def observation(self, observation: Any) -> Any:
+        return observation if self._seen is None else self._value(self._seen(observation))
 
-class FullObservation(_View, gym.utils.RecordConstructorArgs):
+
+class FullObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """
     A task with nothing hidden: of a Dict observation what is ``privileged``, else what ``PartialObservation`` or a task of
     this package hides (their ``full_observation``).
@@ -65,11 +50,12 @@ class FullObservation(_View, gym.utils.RecordConstructorArgs):
 
     def __init__(self, env: gym.Env):
         gym.utils.RecordConstructorArgs.__init__(self)
-        gym.Wrapper.__init__(self, env)
+        gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
-        self._is_privileged = isinstance(space, spaces.Dict) and PRIVILEGED_KEY in space.spaces
-        if self._is_privileged:
-            self.observation_space = space[PRIVILEGED_KEY]  # type: ignore[index]
+        self._is_privileged = False
+        if isinstance(space, spaces.Dict) and PRIVILEGED_KEY in space.spaces:
+            self._is_privileged = True
+            self.observation_space = space[PRIVILEGED_KEY]
             return
         try:
             self.observation_space = env.get_wrapper_attr("full_observation_space")
@@ -79,11 +65,11 @@ class FullObservation(_View, gym.utils.RecordConstructorArgs):
                 "PartialObservation, or a task of sb3_s2pg.envs"
             ) from error
 
-    def _show(self, observation: Any) -> Any:
+    def observation(self, observation: Any) -> Any:
         return observation[PRIVILEGED_KEY] if self._is_privileged else self.env.get_wrapper_attr("full_observation")
 
 
-class WindowObservation(_View, gym.utils.RecordConstructorArgs):
+class WindowObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """
     The last ``length`` observations and as many actions, oldest first, in one vector: (o_t-N+1 ... o_t, a_t-N ... a_t-1).
     Actions are scaled to [-1, 1] or one-hot, as S2PG's policies see the previous one. At the start of an episode the first
@@ -96,7 +82,7 @@ class WindowObservation(_View, gym.utils.RecordConstructorArgs):
 
     def __init__(self, env: gym.Env, length: int = 8):
         gym.utils.RecordConstructorArgs.__init__(self, length=length)
-        gym.Wrapper.__init__(self, env)
+        gym.ObservationWrapper.__init__(self, env)
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             raise ValueError(f"length={length!r} of a window must be an integer of at least 1 step")
         space = env.observation_space
@@ -113,7 +99,7 @@ class WindowObservation(_View, gym.utils.RecordConstructorArgs):
             dtype=np.float32,
         )
 
-    def _show(self, observation: np.ndarray) -> np.ndarray:
+    def observation(self, observation: np.ndarray) -> np.ndarray:
         self._observations.append(observation)
         return np.concatenate([*self._observations, *self._actions]).astype(np.float32)
 
@@ -122,7 +108,7 @@ class WindowObservation(_View, gym.utils.RecordConstructorArgs):
         for _ in range(self._actions.maxlen or 0):
             self._observations.append(observation)
             self._actions.append(np.zeros(self._encode.size, dtype=np.float32))
-        return self._show(observation), info
+        return self.observation(observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self._actions.append(self._encode(np.asarray(action)[None])[0])
