@@ -1,6 +1,8 @@
 """Recurrent cells as state kernels: what is kept and what is written is decided by gates (but for the plain one)."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch as th
 from torch import nn
@@ -61,10 +63,7 @@ class GRUKernel(StateKernel):
         return th.lerp(candidate, states, keep), 1 - keep
 
     def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
-        weights = [self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh]
-        # After the weights: biases, layers, dropout, train (cuDNN wants it for gradients), bidirectional, batch_first
-        outputs, _ = th.gru(inputs, states.unsqueeze(0), weights, True, 1, 0.0, th.is_grad_enabled(), False, False)
-        return outputs
+        return run_fused(th.gru, self.cell, inputs, states.unsqueeze(0))
 
 
 class LSTMKernel(StateKernel):
@@ -124,10 +123,8 @@ class LSTMKernel(StateKernel):
         # torch's fused cell keeps c to itself. But h = output gate * tanh(c), and the gate needs nothing but x and h
         first_hidden, squashed = states.chunk(2, dim=1)
         start = (first_hidden.unsqueeze(0), th.atanh(squashed.clamp(-MAX_TANH_CELL, MAX_TANH_CELL)).unsqueeze(0))
-        cell = self.cell
-        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-        hidden, _, _ = th.lstm(inputs, start, weights, True, 1, 0.0, th.is_grad_enabled(), False, False)
-        weight_ih, weight_hh, bias_ih, bias_hh = (weight[3 * self.size :] for weight in weights)
+        hidden = run_fused(th.lstm, self.cell, inputs, start)
+        weight_ih, weight_hh, bias_ih, bias_hh = (weight[3 * self.size :] for weight in weights_of(self.cell))
         before = th.cat([first_hidden.unsqueeze(0), hidden[:-1]])
         squashed = hidden / th.sigmoid(F.linear(inputs, weight_ih, bias_ih) + F.linear(before, weight_hh, bias_hh))
         if not squashed.detach().abs().max() <= MAX_TANH_CELL:
@@ -156,9 +153,7 @@ class RNNKernel(StateKernel):
         return self.cell(inputs, states), None
 
     def unroll(self, inputs: th.Tensor, states: th.Tensor) -> th.Tensor:
-        weights = [self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh]
-        outputs, _ = th.rnn_tanh(inputs, states.unsqueeze(0), weights, True, 1, 0.0, th.is_grad_enabled(), False, False)
-        return outputs
+        return run_fused(th.rnn_tanh, self.cell, inputs, states.unsqueeze(0))
 
 
 class LinearKernel(StateKernel):
@@ -210,6 +205,30 @@ class LinearKernel(StateKernel):
         share = (leak * (2 - leak) + MIN_SHARE**2).sqrt()
         # keep * z + share * W x, without a product for `keep`
         return th.addcmul(th.addcmul(states, leak, states, value=-1), share, write), share
+
+
+def weights_of(cell: nn.RNNCellBase) -> list[th.Tensor]:
+    """
+    :param cell: A cell of torch
+    :return: Its weights, in the order in which torch's functions take them
+    """
+    return [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+
+
+def run_fused(
+    function: Callable[..., tuple[th.Tensor, ...]], cell: nn.RNNCellBase, inputs: th.Tensor, start: Any
+) -> th.Tensor:
+    """
+    Run a cell along whole sequences without a loop over time.
+
+    :param function: Torch's function for it: ``th.gru``, ``th.rnn_tanh`` or ``th.lstm``
+    :param cell: The cell
+    :param inputs: x over time, shape (time, batch, input_dim)
+    :param start: h (and c) before the first input, shape (1, batch, size)
+    :return: h after every input, shape (time, batch, size)
+    """
+    # After the weights: biases, layers, dropout, train (cuDNN wants it for gradients), bidirectional, batch_first
+    return function(inputs, start, weights_of(cell), True, 1, 0.0, th.is_grad_enabled(), False, False)[0]
 
 
 def spread_time_constants(cell: nn.GRUCell | nn.LSTMCell, max_time_constant: float) -> None:
