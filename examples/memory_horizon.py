@@ -25,7 +25,7 @@ from update_time import measure
 from sb3_s2pg import BPTTSAC, S2PGSAC
 
 # How many times as long BPTT has to take, loss at the last step
-BARS = {5: 1.5, 32: 5.0, 64: 9.0}
+BARS = {"BPTTSAC 5 last": 1.5, "BPTTSAC 32 last": 5.0, "BPTTSAC 64 last": 9.0}
 
 
 def main() -> None:
@@ -58,8 +58,7 @@ def main() -> None:
     for name, seconds in times.items():
         # The ratio within a round is what does not depend on how busy the machine is
         ratio = float(np.median(seconds / times["S2PGSAC"]))
-        _, length, loss_steps = [*name.split(), "", ""][:3]
-        bar = BARS.get(int(length)) if loss_steps == "last" else None
+        bar = BARS.get(name)
         rows.append({"model": name, "ms": 1e3 * float(np.median(seconds)), "ratio": ratio, "at_least": bar})
         print(f"{name:18s} {rows[-1]['ms']:10.2f} {ratio:11.2f} {'' if bar is None else f'{bar:.1f}':>9s}")
     print(f"{task}, {args.kernel}, z {args.state_dim}, medians of {args.rounds} rounds\n")

@@ -28,17 +28,15 @@ FULL = "sb3_s2pg.envs.FullObservation"
 OF_NOISE = {*BPTTSAC.without_noise, *BPTTTD3.without_noise, "state_noise_class", "state_noise_kwargs"}
 # Settings in these files that are no arguments of the algorithm
 OF_RL_ZOO = {
-    *(
-        "callback",
-        "env_kwargs",
-        "env_wrapper",
-        "frame_stack",
-        "monitor_kwargs",
-        "n_envs",
-        "noise_std",
-        "noise_type",
-        "normalize",
-    ),
+    "callback",
+    "env_kwargs",
+    "env_wrapper",
+    "frame_stack",
+    "monitor_kwargs",
+    "n_envs",
+    "noise_std",
+    "noise_type",
+    "normalize",
     "vec_env_wrapper",
 }
 STANDARD_POLICY = re.compile(r"(Mlp|Cnn|MultiInput)((Lstm)?Policy)")
@@ -213,6 +211,7 @@ def make_settings(contestant: Contestant, env: str, steps: int) -> tuple[str, di
     view: list[Any] = [wrapper for wrapper in algorithm.view if is_dict or wrapper != ACTOR]
     if WINDOW in view and "window_length" in changes:
         view[-1] = {WINDOW: {"length": changes.pop("window_length")}}
+    # It is None without an "env_wrapper" only
     space = get_wrapper_class({"env_wrapper": view})(task).observation_space  # type: ignore[misc]
     task.close()
     settings["policy"] = fitting_policy(settings.get("policy"), space, algorithm.model == "ppo_lstm")
