@@ -89,9 +89,9 @@ def test_velocity_tasks_with_settings_of_rl_zoo(tmp_path):
 
 def test_long_memory(tmp_path):
     out = tmp_path / "memory"
-    run("long_memory.py", "--seeds=1", "--lengths=20", "--steps=500", "--jobs=1", f"--out={out}")
+    run("long_memory.py", "--seeds=1", "--lengths=20", "--equal-steps=20", "--steps=500", "--jobs=1", f"--out={out}")
     summary = json.loads(out.with_suffix(".json").read_text())["summary"]
-    assert list(summary) == ["L = 20, S2PG-PPO", "L = 20, RecurrentPPO"]
+    assert list(summary) == ["L = 20, S2PG-PPO", "L = 20, RecurrentPPO", "L = 20, RecurrentPPO, as many steps"]
     assert all(0 <= row["success"] <= 1 and row["cpu_seconds"] > 0 for row in summary.values())
     assert out.with_suffix(".png").read_bytes()[:4] == PNG
 
