@@ -18,6 +18,7 @@ from distributed import LocalCluster
 from envs import Counter, MixedDict
 from gymnasium import spaces
 
+from sb3_s2pg.benchmark import statistics
 from sb3_s2pg.benchmark.__main__ import main
 from sb3_s2pg.benchmark.algorithms import (
     ALGORITHMS,
@@ -114,14 +115,14 @@ def test_a_report_and_runs_that_are_never_run_again(tmp_path, monkeypatch, capsy
     assert {"system", "processor", "cores", "versions"} == set(written["machine"])
     assert {"torch", "stable-baselines3", "gymnasium", "python"} <= set(written["machine"]["versions"])
     assert [(run["label"], run["seed"]) for run in written["runs"]] == [(label, seed) for seed in (0, 1) for label in labels]
-    statistics = written["statistics"]["PendulumNoVelPriv-v1"]
+    of_task = written["statistics"]["PendulumNoVelPriv-v1"]
     for label in labels:
         runs = [run for run in written["runs"] if run["label"] == label]
         returns = [run["mean_return"] for run in runs]
         # Of two runs nothing is cut off
-        assert statistics["return"][label]["interquartile_mean"]["value"] == pytest.approx(np.mean(returns))
-        assert list(statistics["return"][label]["seeds"].values()) == returns
-        assert statistics["cost"][label]["updates"] == 20 and statistics["cost"][label]["update_cpu_ms"] > 0
+        assert of_task["return"][label]["interquartile_mean"]["value"] == pytest.approx(np.mean(returns))
+        assert list(of_task["return"][label]["seeds"].values()) == returns
+        assert of_task["cost"][label]["updates"] == 20 and of_task["cost"][label]["update_cpu_ms"] > 0
         for run in runs:
             assert run["trained_steps"] == 30 and run["curve"]["steps"] == [15, 30] and len(run["returns"]) == 2
             assert run["mean_return"] == pytest.approx(np.mean(run["returns"]))
@@ -129,7 +130,7 @@ def test_a_report_and_runs_that_are_never_run_again(tmp_path, monkeypatch, capsy
             assert run["steps_per_second"] == pytest.approx(30 / run["seconds"])
             # torch alone takes more; a buffer for a million steps, of which 30 have been touched, is not there
             assert 50 < run["imports_memory_mb"] < run["peak_memory_mb"] < 2000
-    assert [(pair["of"], pair["over"]) for pair in statistics["probability_of_improvement"]] == [
+    assert [(pair["of"], pair["over"]) for pair in of_task["probability_of_improvement"]] == [
         tuple(labels),
         tuple(reversed(labels)),
     ]
@@ -207,17 +208,26 @@ def test_a_command_that_is_killed_takes_its_runs_along_and_keeps_what_is_finishe
     assert json.loads(finished.read_text())["seed"] == 0
 
 
-def test_on_a_dask_cluster_of_two_workers(tmp_path, monkeypatch):
+def test_on_a_dask_cluster_of_two_workers_one_of_which_is_killed(tmp_path, monkeypatch):
     out = tmp_path / "report"
-    for name, value in environment(FRAGILE_LOG=tmp_path, FRAGILE="0:sleep1,1:sleep1").items():
+    for name, value in environment(FRAGILE_LOG=tmp_path, FRAGILE="0:sleep4,1:sleep4").items():
         monkeypatch.setenv(name, value)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         task = ("--env", "fragile:Fragile-v0", "--algos", "sac", "--steps", 12, "--seeds", 2, "--out", out, *SMALL)
-        printed = benchmark(*task, "--backend", "dask", "--scheduler", cluster.scheduler_address)
         workers = {worker.pid for worker in cluster.workers.values()}
-    assert "[2/2]" in printed and len(modified(out)) == 2
-    # Each worker has started one of the runs
-    assert {int((tmp_path / f"{seed}.txt").read_text().split()[1]) for seed in (0, 1)} == workers
+        arguments = command(*task, "--backend", "dask", "--scheduler", cluster.scheduler_address)
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+            # The runs, which sleep in their episodes, note which processes have started them: in the end each worker one
+            wait_for(lambda: started_by(tmp_path) == workers)
+            os.kill(int((tmp_path / "1.txt").read_text().split()[1]), signal.SIGKILL)
+            printed, _ = process.communicate(timeout=600)
+    # The run of that worker was started again, by another one
+    assert process.returncode == 0 and "[2/2]" in printed and len(modified(out)) == 2
+
+
+def started_by(folder: Path) -> set[int]:
+    notes = [(folder / f"{seed}.txt") for seed in (0, 1)]
+    return {int(note.read_text().split()[1]) for note in notes if note.exists() and " " in note.read_text()}
 
 
 def test_a_window_by_hand():
@@ -373,7 +383,8 @@ def test_the_same_run_has_the_same_result_and_name():
     assert len(names | {first.name}) == 5
 
 
-def test_statistics_by_hand():
+def test_statistics_by_hand(monkeypatch):
+    monkeypatch.setattr(statistics, "REPLICATIONS", 200)
     scores = {"a": np.array([[1.0], [2.0], [3.0], [100.0]]), "b, c": np.array([[2.0], [2.0]]), "d": np.array([[0.0]])}
     means = interquartile_means(scores)
     # Half of the runs are in the middle
@@ -397,7 +408,8 @@ def test_tasks_are_made_comparable():
     np.testing.assert_array_equal(comparable["c"], [[0.5, 0.5]])
 
 
-def test_several_tasks(tmp_path):
+def test_several_tasks(tmp_path, monkeypatch):
+    monkeypatch.setattr(statistics, "REPLICATIONS", 200)
     tasks, contestants = (
         ("PendulumNoVel-v1", "MountainCarContinuousNoVel-v0"),
         [*map(parse_contestant, map(few, ("ppo", "sac")))],

@@ -19,6 +19,7 @@ import json
 import os
 import shlex
 import sys
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import gymnasium as gym
@@ -99,9 +100,12 @@ def main() -> None:
     args = make_parser().parse_args()
     try:
         sys.exit(compare(args))
-    except (ValueError, OSError, ImportError, gym.error.Error) as error:
+    except (ValueError, OSError, ImportError, BrokenExecutor, gym.error.Error) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

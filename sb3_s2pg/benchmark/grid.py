@@ -18,7 +18,7 @@ except ImportError as error:
     raise ImportError(f"the benchmark needs joblib, install it with `pip install sb3-s2pg[benchmark]` ({error})") from error
 
 from sb3_s2pg.benchmark.algorithms import Contestant, make_settings, task_name
-from sb3_s2pg.benchmark.runs import Run
+from sb3_s2pg.benchmark.runs import Run, machine
 
 # What a failed run leaves: the end of what it has printed
 LOG_CHARACTERS = 10_000
@@ -124,6 +124,11 @@ def connected(backend: str, scheduler: str | None) -> Iterator[None]:
                 raise ValueError(f"--scheduler {scheduler}: the cluster cannot be reached ({error})") from error
             if not client.scheduler_info()["workers"]:
                 raise ValueError(f"--scheduler {scheduler}: the cluster has no workers")
+            try:
+                # joblib would wait for ever for a worker that cannot take up its task
+                client.run(machine)
+            except ImportError as error:
+                raise ValueError(f"--scheduler {scheduler}: workers need sb3-s2pg[benchmark], too ({error})") from error
         elif backend == "ray":
             try:
                 import ray
