@@ -29,7 +29,7 @@ from sb3_s2pg.benchmark.algorithms import (
     without_noise,
 )
 from sb3_s2pg.benchmark.grid import make_runs, reason_of
-from sb3_s2pg.benchmark.report import write_report
+from sb3_s2pg.benchmark.report import first_reached, reached_table, write_report
 from sb3_s2pg.benchmark.runs import Run, train
 from sb3_s2pg.benchmark.statistics import (
     interquartile_curves,
@@ -418,14 +418,32 @@ def test_several_tasks(tmp_path, monkeypatch):
     runs = make_runs(contestants, tasks, 2, budget)
     # One is missing: over the tasks that seed of that algorithm does not count
     results = [train(run) for run in runs[:-1]]
-    write_report(tmp_path, "the command", contestants, runs, results)
+    write_report(tmp_path, "the command", contestants, runs, results, threshold=1e9)
     written = json.loads((tmp_path / "report.json").read_text())
+    assert written["threshold"] == 1e9 and "never, never" in (tmp_path / "report.html").read_text()
+    assert all(statistics["reached"][few("ppo")] == {"0": None, "1": None} for statistics in written["statistics"].values())
     assert set(written["statistics"]) == set(tasks) and written["missing"] == [str(runs[-1])]
     over_tasks = written["over_tasks"]["interquartile_mean"]
     # One seed: the mean of two tasks, on which it is the best or the worst
     assert over_tasks[few("sac")]["value"] in (pytest.approx(0), pytest.approx(0.5), pytest.approx(1))
     assert over_tasks[few("sac")]["low"] == over_tasks[few("sac")]["high"] and few("ppo") in over_tasks
     assert len(list(tmp_path.glob("*.png"))) == 4 and "All tasks" in (tmp_path / "report.html").read_text()
+
+
+def test_when_a_return_is_reached_by_hand():
+    curve = {
+        "steps": [10, 20, 30],
+        "returns": [-300.0, -200.0, -260.0],
+        "seconds": [1.0, 2.0, 3.0],
+        "cpu_seconds": [4.0, 5.0, 6.0],
+    }
+    point = first_reached({"curve": curve}, -250.0)
+    assert point == {"steps": 20, "seconds": 2.0, "cpu_seconds": 5.0}
+    assert first_reached({"curve": curve}, -200.0) == point and first_reached({"curve": curve}, -199.0) is None
+    table = reached_table({"a": {"0": point, "1": {**point, "steps": 40}}, "b": {"0": point, "1": None}}, -250.0)
+    assert "<td>a</td><td>30</td><td>2</td><td>5</td><td>20, 40</td>" in table
+    # No mean of those that are left
+    assert "<td>b</td><td></td><td></td><td></td><td>20, never</td>" in table
 
 
 def test_why_a_run_died():

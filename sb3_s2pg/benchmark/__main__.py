@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--curve-points", type=int, default=20, help="points of a learning curve")
     parser.add_argument("--curve-episodes", type=int, default=5, help="evaluation episodes per point")
     parser.add_argument("--episodes", type=int, default=20, help="evaluation episodes of the final model")
+    parser.add_argument("--threshold", type=float, help="a return: the report says when learning curves reach it")
     parser.add_argument("--device", default="cpu", help="of the networks")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side on this machine")
     parser.add_argument("--backend", default="threading", help="joblib backend: dask or ray for a cluster")
@@ -88,7 +89,8 @@ def compare(args: argparse.Namespace) -> int:
 
     results = [json.loads(path.read_text()) for run in runs if (path := result_path(folder, run)).exists()]
     if results:
-        write_report(args.out, "python -m sb3_s2pg.benchmark " + shlex.join(sys.argv[1:]), contestants, runs, results)
+        command = "python -m sb3_s2pg.benchmark " + shlex.join(sys.argv[1:])
+        write_report(args.out, command, contestants, runs, results, args.threshold)
         print(f"wrote {args.out / 'report.html'}")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs have died: the same command tries them again", file=sys.stderr)

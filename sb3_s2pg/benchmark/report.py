@@ -35,6 +35,8 @@ COSTS = {
     "peak memory, MB": ("peak_memory_mb", 0),
     "of it imports, MB": ("imports_memory_mb", 0),
 }
+# What a learning curve says about a point
+REACHED = ("steps", "seconds", "cpu_seconds")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 }
@@ -95,10 +97,24 @@ def plot_curves(results: Results, curves: dict[str, np.ndarray], title: str, x: 
     return figure
 
 
-def statistics_of(results: Results) -> dict[str, Any]:
+def first_reached(result: dict[str, Any], threshold: float) -> dict[str, float] | None:
+    """
+    :param result: Result of a run
+    :param threshold: A return
+    :return: Steps and times of the first point of its learning curve that is at least as high; None if there is none
+    """
+    curve = result["curve"]
+    for number, value in enumerate(curve["returns"]):
+        if value >= threshold:
+            return {key: curve[key][number] for key in REACHED}
+    return None
+
+
+def statistics_of(results: Results, threshold: float | None) -> dict[str, Any]:
     """
     :param results: Results of a task, by algorithm
-    :return: Statistics of the final returns, and costs
+    :param threshold: A return, None if nobody has asked when it is reached
+    :return: Statistics of the final returns, when the threshold was reached, and costs
     """
     scores = {label: np.array([[result["mean_return"]] for result in ours]) for label, ours in results.items()}
     return {
@@ -111,6 +127,12 @@ def statistics_of(results: Results) -> dict[str, Any]:
             for label, estimate in interquartile_means(scores).items()
         },
         "probability_of_improvement": improvements(scores),
+        "reached": {}
+        if threshold is None
+        else {
+            label: {str(result["seed"]): first_reached(result, threshold) for result in ours}
+            for label, ours in results.items()
+        },
         "cost": {
             label: {
                 key: float(np.mean(values))
@@ -201,11 +223,28 @@ def improvement_table(pairs: Sequence[dict[str, Any]], labels: Sequence[str]) ->
     return table(["better than", *labels], [[row, *(cells.get((row, column), "") for column in labels)] for row in labels])
 
 
-def section_of_task(env: str, results: Results, statistics: dict[str, Any], out: Path) -> list[str]:
+def reached_table(reached: dict[str, dict[str, Any]], threshold: float) -> str:
+    """
+    :param reached: When the threshold was reached, by algorithm and seed
+    :param threshold: A return
+    :return: Steps and times, their mean only where every seed has reached it
+    """
+    head = [f"{threshold:g} reached after", "steps", "seconds", "processor seconds", "steps of every seed"]
+    rows = []
+    for label, by_seed in reached.items():
+        points = list(by_seed.values())
+        complete = all(point is not None for point in points)
+        means = [f"{np.mean([point[key] for point in points]):,.0f}" if complete else "" for key in REACHED]
+        rows.append([label, *means, ", ".join("never" if point is None else f"{point['steps']:,.0f}" for point in points)])
+    return table(head, rows)
+
+
+def section_of_task(env: str, results: Results, statistics: dict[str, Any], threshold: float | None, out: Path) -> list[str]:
     """
     :param env: Id of the task
     :param results: Its results, by algorithm
     :param statistics: Their statistics
+    :param threshold: The return that they were asked about, or None
     :param out: Where to write pictures
     :return: Its part of the page
     """
@@ -225,6 +264,8 @@ def section_of_task(env: str, results: Results, statistics: dict[str, Any], out:
         "<p>Lines: interquartile mean over the seeds; areas: 95 % intervals; thin lines: single seeds. Against time, a"
     )
     html.append("point lies where the seeds had reached it on average.</p>")
+    if threshold is not None:
+        html.append(reached_table(statistics["reached"], threshold))
     if len(labels) > 1:
         html.append("<h3>Probability that a run of the row is better than one of the column</h3>")
         html.append(improvement_table(statistics["probability_of_improvement"], labels))
@@ -250,7 +291,12 @@ def section_of_task(env: str, results: Results, statistics: dict[str, Any], out:
 
 
 def write_report(
-    out: Path, command: str, contestants: Sequence[Contestant], runs: Sequence[Run], results: Sequence[dict[str, Any]]
+    out: Path,
+    command: str,
+    contestants: Sequence[Contestant],
+    runs: Sequence[Run],
+    results: Sequence[dict[str, Any]],
+    threshold: float | None = None,
 ) -> None:
     """
     :param out: Folder to write to
@@ -258,6 +304,7 @@ def write_report(
     :param contestants: Algorithms
     :param runs: What was to be trained
     :param results: Results of what is finished
+    :param threshold: A return: when the learning curves reach it is said
     """
     labels = [contestant.label for contestant in contestants]
     envs = list(dict.fromkeys(run.env for run in runs))
@@ -277,8 +324,8 @@ def write_report(
     for env in envs:
         ours = by_label(results, env, labels)
         if ours:
-            statistics[env] = statistics_of(ours)
-            html += section_of_task(env, ours, statistics[env], out)
+            statistics[env] = statistics_of(ours, threshold)
+            html += section_of_task(env, ours, statistics[env], threshold, out)
     over_tasks = statistics_over_tasks(results, labels, envs) if len(envs) > 1 else {}
     if over_tasks:
         html.append(
@@ -299,6 +346,7 @@ def write_report(
     everything = {
         "command": command,
         "missing": missing,
+        "threshold": threshold,
         "statistics": statistics,
         "over_tasks": over_tasks,
         "machine": machine(),
