@@ -35,7 +35,7 @@ VERSIONS = {
 }
 OWN = [
     *(f"PointMass{task}-v0" for task in ("Memory", "MemoryPriv", "Doors", "DoorsPriv")),
-    *(f"FirstStepCue{length}-v0" for length in ("", 20, 50, 100)),
+    *(f"FirstStepCue{kind}{length}-v0" for kind in ("", "Continuous") for length in ("", 10, 20, 50, 100, 200)),
 ]
 IDS = [task.id for task in list_tasks()]
 

@@ -29,6 +29,7 @@ def play(env, actions, seed=None):
 def test_environment_checkers():
     check_env(gym.make("FirstStepCue-v0").unwrapped, skip_render_check=True)
     sb3_check_env(gym.make("FirstStepCue-v0", length=3, n_cues=2, n_distractors=1))
+    sb3_check_env(gym.make("FirstStepCueContinuous-v0", length=3))
 
 
 def test_picture_shows_the_observation():
@@ -68,6 +69,19 @@ def test_the_cue_is_seen_at_the_first_step_only_and_counts_at_the_last():
             # Noise is new at every step
             assert len(np.unique(observations[:, 3:])) == 6 * 2
     assert seen == {0, 1, 2}
+
+
+def test_the_largest_number_names_the_cue():
+    assert gym.spec("FirstStepCueContinuous200-v0").kwargs == {"length": 200, "continuous": True}
+    env = gym.make("FirstStepCueContinuous10-v0", length=2).unwrapped
+    assert env.action_space.shape == (4,)
+    for seed in range(10):
+        observations, *_ = play(env, [], seed=seed)
+        answer = np.full(4, -0.3, dtype=np.float32)
+        answer[observations[0, :4].argmax()] = -0.2
+        waiting = np.zeros(4, dtype=np.float32)
+        assert play(env, [waiting, waiting, answer], seed=seed)[1] == [0.0, 0.0, 1.0]
+        assert play(env, [waiting, waiting, -answer], seed=seed)[1] == [0.0, 0.0, 0.0]
 
 
 def test_the_same_seed_gives_the_same_episode():

@@ -18,13 +18,22 @@ class FirstStepCue(gym.Env):
     :param length: Number of steps from the cue to the action that counts
     :param n_cues: Number of cues
     :param n_distractors: Number of noise entries
+    :param continuous: Whether the action is a Box with a number per cue, the largest of which names it: for algorithms
+        that need one
     :param render_mode: None or ``"rgb_array"``
     :raises ValueError: if a number is too small, or if there is no such mode
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium's own form)
 
-    def __init__(self, length: int = 20, n_cues: int = 4, n_distractors: int = 2, render_mode: str | None = None):
+    def __init__(
+        self,
+        length: int = 20,
+        n_cues: int = 4,
+        n_distractors: int = 2,
+        render_mode: str | None = None,
+        continuous: bool = False,
+    ):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r} must be None or 'rgb_array'")
         self.render_mode = render_mode
@@ -34,7 +43,8 @@ class FirstStepCue(gym.Env):
         self.length, self.n_cues, self.n_distractors = length, n_cues, n_distractors
         self.observation_space = spaces.Box(-1.0, 1.0, (n_cues + n_distractors,), dtype=np.float32)
         self.full_observation_space = self.observation_space
-        self.action_space = spaces.Discrete(n_cues)
+        self.continuous = continuous
+        self.action_space = spaces.Box(-1.0, 1.0, (n_cues,), dtype=np.float32) if continuous else spaces.Discrete(n_cues)
 
     def _observation(self) -> np.ndarray:
         observation = np.zeros(self.n_cues + self.n_distractors, dtype=np.float32)
@@ -62,7 +72,7 @@ class FirstStepCue(gym.Env):
         self.steps += 1
         if not at_the_end:
             return self._observation(), 0.0, False, False, {}
-        success = int(action) == self.cue
+        success = int(np.argmax(action) if self.continuous else action) == self.cue
         return self._observation(), float(success), True, False, {"is_success": success}
 
     def render(self) -> np.ndarray | None:

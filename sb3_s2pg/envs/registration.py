@@ -14,6 +14,7 @@ HIDDEN_SEGMENTS: dict[str, tuple[str, ...]] = {
     **{name: ("velocities",) for name in (*LOCOMOTION, "InvertedPendulum")},
     "Humanoid": ("velocities", "com_inertia", "com_velocity", "actuator_forces"),
 }
+CUE_LENGTHS = (10, 20, 50, 100, 200)
 
 
 class Task(NamedTuple):
@@ -104,6 +105,8 @@ def register_tasks() -> None:
         priv = Task(f"{name}Priv-v0", hidden, "full observation")
         _register_own(priv, entry_point, max_episode_steps=1000, kwargs={"privileged": True})
     # gym.make("FirstStepCue-v0", length=30) for other lengths than these
-    for suffix, kwargs in (("", {}), ("20", {"length": 20}), ("50", {"length": 50}), ("100", {"length": 100})):
-        task = Task(f"FirstStepCue{suffix}-v0", "cue after the first step", "")
-        _register_own(task, "first_step_cue:FirstStepCue", kwargs=kwargs)
+    for name, continuous in (("FirstStepCue", False), ("FirstStepCueContinuous", True)):
+        for length in ("", *CUE_LENGTHS):
+            kwargs = {"continuous": continuous, **({"length": length} if length else {})}
+            task = Task(f"{name}{length}-v0", "cue after the first step", "")
+            _register_own(task, "first_step_cue:FirstStepCue", kwargs=kwargs)
