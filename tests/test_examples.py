@@ -96,6 +96,16 @@ def test_long_memory(tmp_path):
     assert out.with_suffix(".png").read_bytes()[:4] == PNG
 
 
+def test_sensor_fusion(tmp_path):
+    out = tmp_path / "fusion"
+    run("sensor_fusion.py", "--seeds=1", "--steps=200", "--jobs=1", f"--out={out}")
+    written = json.loads(out.with_suffix(".json").read_text())
+    assert list(written["summary"]) == ["true velocity", "fused velocity", "history", "nothing more"]
+    # Better than the gyroscope alone, whose noise has a std of 1 rad/s, and than no sensor at all
+    assert 0.1 < written["filter_error"] < 0.7
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
 def test_steps_per_second(tmp_path):
     run("steps_per_second.py", "--rounds=2", f"--out={tmp_path / 'speed'}")
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
