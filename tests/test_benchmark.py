@@ -22,6 +22,7 @@ from sb3_s2pg.benchmark import statistics
 from sb3_s2pg.benchmark.__main__ import main
 from sb3_s2pg.benchmark.algorithms import (
     ALGORITHMS,
+    changed_policy_kwargs,
     evaluation_wrapper,
     find_entry,
     make_settings,
@@ -341,6 +342,29 @@ def test_settings_from_the_command_line():
     }
 
 
+def test_policy_kwargs_from_the_command_line_leave_the_others():
+    _, settings = make_settings(parse_contestant("s2pg_ppo:policy_kwargs={'state_dim': 8}"), "FirstStepCue20-v0", 10)
+    assert eval(settings["policy_kwargs"]) == {
+        "net_arch": {"pi": [64], "vf": [64]},
+        "state_dim": 8,
+        "state_kernel_kwargs": {"max_time_constant": 1000.0},
+        "use_previous_action": False,
+    }
+    # A dictionary in the file, and a text on the command line, which stands for itself
+    _, settings = make_settings(parse_contestant("s2pg_sac:policy_kwargs={'state_dim': 8}"), "PointMassMemoryPriv-v0", 10)
+    assert settings["policy_kwargs"]["state_dim"] == 8 and settings["policy_kwargs"]["net_arch"] == [128, 128]
+    _, settings = make_settings(parse_contestant("s2pg_ppo:policy_kwargs='dict(state_dim=8)'"), "FirstStepCue20-v0", 10)
+    assert settings["policy_kwargs"] == "dict(state_dim=8)"
+    with pytest.raises(ValueError, match=r"not of the form dict\(name=value\)"):
+        changed_policy_kwargs("{'state_dim': 4}", {"state_dim": 8})
+
+
+def test_a_label():
+    contestant = parse_contestant("long memory=bptt_sac:truncation_length=32")
+    assert contestant.label == "long memory" and contestant.changes == {"truncation_length": 32}
+    assert contestant.algorithm is ALGORITHMS["bptt_sac"] and parse_contestant("plain=sac").changes == {}
+
+
 def test_evaluation_has_the_time_limit_of_the_task_not_that_of_training():
     _, settings = make_settings(parse_contestant("oracle_sac"), "PointMassMemory-v0", 10)
     settings["env_wrapper"].append({"gymnasium.wrappers.TimeLimit": {"max_episode_steps": 200}})
@@ -468,6 +492,9 @@ PENDULUM = ("--env", "PendulumNoVel-v1", "--steps", 10, "--algos")
         ((*PENDULUM, "sac:gama=0.9"), "sac:gama=0.9 on PendulumNoVel-v1: gama: no argument of SAC"),
         ((*PENDULUM, "sac:window_length=2"), "window_length: no argument of SAC"),
         ((*PENDULUM, "sac:gamma"), "write settings as sac:gamma=0.98"),
+        ((*PENDULUM, "=sac"), "'=sac': nothing stands before the equals sign, write a label, or 'sac'"),
+        ((*PENDULUM, "a=sac", "a=ppo"), "--algos calls two algorithms 'a': give them different labels"),
+        ((*PENDULUM, "a=sca"), "unknown algorithm 'sca'"),
         ((*PENDULUM, "sac:gamma=1) + (1"), "write settings as sac:gamma=0.98"),
         ((*PENDULUM, "sac:buffer_size=10**15"), "write settings as"),
         ((*PENDULUM, "sac:buffer_size=1000000000000000"), "Unable to allocate"),

@@ -4,9 +4,10 @@ Algorithms with and without memory, compared on a task of yours.
     python -m sb3_s2pg.benchmark --env PendulumNoVel-v1 --algos s2pg_sac bptt_sac sac --seeds 5 --steps 20000 --out report
 
 Settings are those of RL Zoo's and this package's hyperparameter files, if there is an entry for the task, else defaults;
-name:setting=value,... changes some of an algorithm, and it may be named several times with different ones:
+name:setting=value,... changes some of an algorithm, and it may be named several times with different ones. label=name:... says
+how tables and pictures call it:
 
-    --algos s2pg_sac bptt_sac:truncation_length=5 bptt_sac:truncation_length=32 "window_sac:window_length=16,gamma=0.98"
+    --algos s2pg_sac bptt_sac:truncation_length=5 "long=bptt_sac:truncation_length=32" "window_sac:window_length=16,gamma=0.98"
 
 Every run has a process and a thread of its own. Finished runs are kept in <out>/runs: the same command goes on where it was
 stopped, and so does one with more seeds or algorithms. On a cluster, the same command:
@@ -76,6 +77,10 @@ def compare(args: argparse.Namespace) -> int:
     from sb3_s2pg.benchmark.runs import check_run
 
     contestants = [parse_contestant(text) for text in args.algos]
+    labels = [contestant.label for contestant in contestants]
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ValueError(f"--algos calls two algorithms {twice!r}: give them different labels")
     budget = {name: getattr(args, name) for name in ("steps", "curve_points", "curve_episodes", "episodes", "device")}
     runs = make_runs(contestants, args.env, args.seeds, budget)
     folder = args.out / "runs"

@@ -72,7 +72,7 @@ ALGORITHMS = _algorithms()
 
 @dataclass(frozen=True)
 class Contestant:
-    """An algorithm as it was asked for, ``name`` or ``name:setting=value,...``."""
+    """An algorithm as it was asked for, ``name`` or ``name:setting=value,...``, before which ``label=`` may stand."""
 
     label: str
     algorithm: Algorithm
@@ -81,11 +81,14 @@ class Contestant:
 
 def parse_contestant(text: str) -> Contestant:
     """
-    :param text: Name of an algorithm, and after a colon what differs from its settings
+    :param text: Name of an algorithm, after a colon what differs from its settings, and before an equals sign how to call it
     :return: The same, understood
     :raises ValueError: if there is no such algorithm, or what follows cannot be read
     """
-    name, _, changes = text.partition(":")
+    head, _, changes = text.partition(":")
+    label, is_labelled, name = head.rpartition("=")
+    if is_labelled and not label.strip():
+        raise ValueError(f"{text!r}: nothing stands before the equals sign, write a label, or {text[len(label) + 1 :]!r}")
     if name not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {name!r}, there are {', '.join(ALGORITHMS)}")
     wrong = f"{text!r}: write settings as {name}:gamma=0.98,learning_rate=\"lin_3e-4\",policy_kwargs={{'net_arch': [64]}}"
@@ -97,7 +100,7 @@ def parse_contestant(text: str) -> Contestant:
         raise ValueError(wrong) from error
     if ":" in text and not values:
         raise ValueError(wrong)
-    return Contestant(text, ALGORITHMS[name], values)
+    return Contestant(label.strip() or text, ALGORITHMS[name], values)
 
 
 def check_changes(contestant: Contestant) -> None:
@@ -156,6 +159,18 @@ def find_entry(config: str, env: str) -> tuple[str, dict[str, Any]]:
     return "defaults", entries.get("default", {})
 
 
+def policy_keywords(policy_kwargs: str) -> ast.Call:
+    """
+    :param policy_kwargs: What a hyperparameter file has as a text: RL Zoo evaluates it, with names that mean something there
+    :return: The same, parsed
+    :raises ValueError: if it is not of the form ``dict(...)``
+    """
+    call = ast.parse(policy_kwargs.strip(), mode="eval").body
+    if not isinstance(call, ast.Call) or call.args:
+        raise ValueError(f"policy_kwargs: {policy_kwargs!r} of the hyperparameter file is not of the form dict(name=value)")
+    return call
+
+
 def without_noise(settings: dict[str, Any]) -> dict[str, Any]:
     """
     :param settings: Settings of an algorithm of S2PG
@@ -166,12 +181,26 @@ def without_noise(settings: dict[str, Any]) -> dict[str, Any]:
     if isinstance(policy_kwargs, dict):
         left["policy_kwargs"] = {key: value for key, value in policy_kwargs.items() if key not in OF_NOISE}
     elif isinstance(policy_kwargs, str):
-        # RL Zoo evaluates it, with names that mean something there
-        call = ast.parse(policy_kwargs.strip(), mode="eval").body
-        if isinstance(call, ast.Call):
-            call.keywords = [keyword for keyword in call.keywords if keyword.arg not in OF_NOISE]
+        call = policy_keywords(policy_kwargs)
+        call.keywords = [keyword for keyword in call.keywords if keyword.arg not in OF_NOISE]
         left["policy_kwargs"] = ast.unparse(call)
     return left
+
+
+def changed_policy_kwargs(policy_kwargs: Any, changes: Any) -> Any:
+    """
+    :param policy_kwargs: Those of a hyperparameter file: a dictionary, a text, or None
+    :param changes: What was asked for
+    :return: The same with these changes; what was asked for alone, if it is no dictionary
+    """
+    if not isinstance(changes, dict):
+        return changes
+    if not isinstance(policy_kwargs, str):
+        return {**(policy_kwargs or {}), **changes}
+    call = policy_keywords(policy_kwargs)
+    call.keywords = [keyword for keyword in call.keywords if keyword.arg not in changes]
+    call.keywords += [ast.keyword(name, ast.parse(repr(value), mode="eval").body) for name, value in changes.items()]
+    return ast.unparse(call)
 
 
 def fitting_policy(policy: str | None, space: spaces.Space, recurrent: bool) -> str:
@@ -219,6 +248,8 @@ def make_settings(contestant: Contestant, env: str, steps: int) -> tuple[str, di
     wrappers = [*view, *(of_entry if isinstance(of_entry, list) else [of_entry])]
     if wrappers:
         settings["env_wrapper"] = wrappers
+    if "policy_kwargs" in changes:
+        changes["policy_kwargs"] = changed_policy_kwargs(settings.get("policy_kwargs"), changes["policy_kwargs"])
     # As a file would hold it: no tuples
     return source, json.loads(json.dumps({**settings, **changes, "n_timesteps": steps}))
 
