@@ -1,5 +1,6 @@
 """The examples run as the commands that their headers name, with a small budget."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sb3_s2pg.benchmark.algorithms import parse_contestant
+from sb3_s2pg.benchmark.grid import make_runs
+from sb3_s2pg.benchmark.runs import check_run
 from sb3_s2pg.common.kernels import KERNELS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -104,6 +108,25 @@ def test_sensor_fusion(tmp_path):
     # Better than the gyroscope alone, whose noise has a std of 1 rad/s, and than no sensor at all
     assert 0.1 < written["filter_error"] < 0.7
     assert out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
+def test_evidence(tmp_path, monkeypatch):
+    printed = run("evidence.py", "wall_clock", "--seeds=1", "--steps=40", "--jobs=2", f"--out={tmp_path}")
+    assert "python -m sb3_s2pg.benchmark --env PendulumNoVel-v1" in printed and "seed 0: -250 never" in printed
+    report = json.loads((tmp_path / "wall_clock" / "report.json").read_text())
+    assert list(report["statistics"]["PendulumNoVel-v1"]["return"]) == [
+        "s2pg_sac",
+        "bptt_sac:truncation_length=5",
+        "bptt_sac:truncation_length=10",
+    ]
+    # Nothing is wrong with the others
+    monkeypatch.syspath_prepend(EXAMPLES)
+    comparisons = importlib.import_module("evidence").COMPARISONS
+    budget = {"steps": 10, "curve_points": 1, "curve_episodes": 1, "episodes": 1, "device": "cpu"}
+    for comparison in comparisons.values():
+        contestants = [parse_contestant(text) for text in comparison.algorithms]
+        for made in make_runs(contestants, comparison.envs[:1], 1, budget):
+            check_run(made)
 
 
 def test_steps_per_second(tmp_path):
