@@ -6,7 +6,7 @@ critic, its kernel being a central pattern generator, beside the same with a gat
 
 Both have the settings of zoo_configs/s2pg_sac.yml and z of size 32 (16 oscillators). Seeds are 0, 1, 2, ...; the model is the
 final one; evaluation is deterministic, on the same 20 episodes for all. The picture shows learning curves, and of the last
-seed's oscillators the phases, amplitudes and the gait that they drive. About 35 minutes a run.
+seed's oscillators phases, speeds and amplitudes beside the gait. About 20 minutes a run.
 Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
 """
 
@@ -25,7 +25,7 @@ from zoo import ZooRun, make_model, zoo_settings
 from sb3_s2pg import S2PGSAC, CPGKernel
 from sb3_s2pg.common.evaluation import EVALUATION_SEED
 
-GAIT_STEPS = 60  # of 0.05 seconds
+GAIT_STEPS, STEP_SECONDS = 60, 0.05
 JOINTS = ("back thigh", "back shin", "back foot", "front thigh", "front shin", "front foot")
 
 
@@ -60,14 +60,32 @@ def walk(model: S2PGSAC, task: str) -> dict[str, Any]:
     return {"joints": joints[200:], "internal_states": internal_states[200:]}
 
 
+def phase_speeds(phases: np.ndarray) -> np.ndarray:
+    """
+    :param phases: Phases over time, shape (time, oscillators)
+    :return: How fast they turn, in Hz, shape (time - 1, oscillators)
+    """
+    return np.diff(np.unwrap(phases, axis=0), axis=0) / (2 * np.pi * STEP_SECONDS)
+
+
+def main_frequency(signals: np.ndarray) -> float:
+    """
+    :param signals: Signals over time, shape (time, signals)
+    :return: The frequency in Hz that is strongest in all of them together
+    """
+    window = np.hanning(len(signals))[:, None]
+    power = np.square(np.abs(np.fft.rfft((signals - signals.mean(axis=0)) * window, axis=0))).sum(axis=1)
+    return float(np.fft.rfftfreq(len(signals), STEP_SECONDS)[power.argmax()])
+
+
 def draw(results: list[dict[str, Any]], title: str) -> Figure:
     """
     :param results: Results of all runs
     :param title: Title of the picture
-    :return: Learning curves; phases, amplitudes and joint angles of the last run with oscillators
+    :return: Learning curves; phases, their speeds, amplitudes and joint angles of the last run with oscillators
     """
-    figure = Figure(figsize=(9, 10), layout="constrained")
-    curves, phase_axes, amplitude_axes, joint_axes = figure.subplots(4, 1)
+    figure = Figure(figsize=(9, 12), layout="constrained")
+    curves, phase_axes, speed_axes, amplitude_axes, joint_axes = figure.subplots(5, 1)
     for number, label in enumerate(dict.fromkeys(result["label"] for result in results)):
         for result in (result for result in results if result["label"] == label):
             name = f"{label}, seed {result['seed']}"
@@ -79,12 +97,15 @@ def draw(results: list[dict[str, Any]], title: str) -> Figure:
     states = th.tensor(gait["internal_states"])
     phases = CPGKernel(1, states.shape[1]).phases(states).numpy()
     amplitudes = np.hypot(*np.split(states.numpy(), 2, axis=1))
-    seconds = 10 + 0.05 * np.arange(GAIT_STEPS)
-    # The loudest ones are those that matter
-    loudest = np.argsort(-amplitudes.mean(axis=0))[:6]
-    phase_axes.plot(seconds, phases[:, loudest], ".", markersize=4)
-    phase_axes.set(ylabel="phase (rad)", title="The six oscillators with the largest amplitudes")
-    amplitude_axes.plot(seconds, amplitudes[:, loudest])
+    seconds = 10 + STEP_SECONDS * np.arange(GAIT_STEPS)
+    speeds = phase_speeds(phases)
+    # Those that what is observed turns most
+    chosen = np.argsort(-speeds.std(axis=0))[:6]
+    phase_axes.plot(seconds, phases[:, chosen], ".", markersize=4)
+    phase_axes.set(ylabel="phase (rad)", title="The six oscillators whose speed varies most")
+    speed_axes.plot(seconds[1:], speeds[:, chosen])
+    speed_axes.set(ylabel="speed (Hz)")
+    amplitude_axes.plot(seconds, amplitudes[:, chosen])
     amplitude_axes.set(ylabel="amplitude")
     for angles, joint in zip(np.array(gait["joints"]).T, JOINTS, strict=True):
         joint_axes.plot(seconds, angles, label=joint)
@@ -123,7 +144,20 @@ def main() -> None:
         seconds = float(np.mean([result["training_cpu_seconds"] for result in ours]))
         summary[kernel] = {"mean": float(np.mean(returns)), "seeds": returns, "cpu_seconds": seconds}
         print(f"{kernel:8s} {np.mean(returns):8.0f} {seconds:8.0f}   {'  '.join(f'{value:.0f}' for value in returns)}")
-    print(f"{task}, {args.steps} steps, {args.seeds} seeds\n")
+    print(f"{task}, {args.steps} steps, {args.seeds} seeds")
+    gait = [result for result in results if result["label"] == "cpg"][-1]["gait"]
+    states = th.tensor(gait["internal_states"])
+    speeds = phase_speeds(CPGKernel(1, states.shape[1]).phases(states).numpy())
+    summary["gait"] = {
+        "oscillators_hz": speeds.mean(axis=0).tolist(),
+        "their_speeds_vary_at_hz": main_frequency(speeds),
+        "joints_hz": main_frequency(np.array(gait["joints"])),
+    }
+    print(
+        f"The gait of the last cpg: {summary['gait']['joints_hz']:.1f} Hz; its oscillators turn at {speeds.mean():.2f} Hz, ",
+        end="",
+    )
+    print(f"their speeds vary at {summary['gait']['their_speeds_vary_at_hz']:.1f} Hz\n")
     save_json(args.out, {"summary": summary, "results": results})
     save_figure(args.out, draw(results, f"{task}: oscillators beside a gated recurrent unit"))
 
