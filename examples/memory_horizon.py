@@ -20,7 +20,7 @@ from common import newest, save_figure, save_json
 from matplotlib.figure import Figure
 from stable_baselines3 import SAC
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from update_time import measure
+from update_time import update_times
 
 from sb3_s2pg import BPTTSAC, S2PGSAC
 
@@ -51,7 +51,7 @@ def main() -> None:
             models[f"BPTTSAC {length} {loss_steps}"] = BPTTSAC(
                 "MultiInputPolicy", task, truncation_length=length, loss_steps=loss_steps, **memory, **kwargs
             )
-    times = {name: np.array(each["update"]) for name, each in measure(models, args.rounds).items()}
+    times = update_times(models, args.rounds)
 
     rows = []
     print(f"{'one update':18s} {'median ms':>10s} {'to S2PGSAC':>11s} {'at least':>9s}")

@@ -74,31 +74,43 @@ BARS = {
 }
 
 
-def measure(models: dict[str, OffPolicyAlgorithm], rounds: int) -> dict[str, dict[str, list[float]]]:
+def update_times(models: dict[str, OffPolicyAlgorithm], rounds: int) -> dict[str, np.ndarray]:
     """
     :param models: Models to compare
     :param rounds: Number of rounds; in each of them every model has its turn
-    :return: seconds per update and per prediction, one number per round
+    :return: Seconds per update, one number per round
     """
-    times: dict[str, dict[str, list[float]]] = {name: {"update": [], "predict": []} for name in models}
-    inputs = {}
-    for name, model in models.items():
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for model in models.values():
         model.learn(2000)  # fills the buffer; learning has not started
         model.train(gradient_steps=20, batch_size=256)
-        observation = model.observation_space.sample()
-        inputs[name] = (observation, model.predict(observation)[1], np.array([False]))
     for _ in range(rounds):
         for name, model in models.items():
             start = process_time()
             model.train(gradient_steps=UPDATES_PER_ROUND, batch_size=256)
-            times[name]["update"].append((process_time() - start) / UPDATES_PER_ROUND)
+            times[name].append((process_time() - start) / UPDATES_PER_ROUND)
+    return {name: np.array(seconds) for name, seconds in times.items()}
+
+
+def predict_times(models: dict[str, OffPolicyAlgorithm], rounds: int) -> dict[str, np.ndarray]:
+    """
+    :param models: Models to compare
+    :param rounds: Number of rounds; in each of them every model has its turn
+    :return: Seconds per prediction, one number per round
+    """
+    times: dict[str, list[float]] = {name: [] for name in models}
+    inputs = {}
+    for name, model in models.items():
+        observation = model.observation_space.sample()
+        inputs[name] = (observation, model.predict(observation)[1], np.array([False]))
+    for _ in range(rounds):
         for name, model in models.items():
             observation, state, episode_start = inputs[name]
             start = process_time()
             for _ in range(10):
                 model.predict(observation, state=state, episode_start=episode_start)
-            times[name]["predict"].append((process_time() - start) / 10)
-    return times
+            times[name].append((process_time() - start) / 10)
+    return {name: np.array(seconds) for name, seconds in times.items()}
 
 
 def main() -> None:
@@ -113,12 +125,12 @@ def main() -> None:
     print(f"{'':16s} {'model':18s} {'':8s} {'median ms':>10s} {'to memoryless':>13s} {'at most':>8s}")
     for task, models in make_models().items():
         memoryless = next(iter(models))
-        times = measure(models, args.rounds)
-        for what in ("update", "predict"):
+        for what, measure in (("update", update_times), ("predict", predict_times)):
+            times = measure(models, args.rounds)
             for name in models:
                 # The ratio within a round is what does not depend on how busy the machine is
-                ratio = float(np.median(np.array(times[name][what]) / np.array(times[memoryless][what])))
-                milliseconds = 1e3 * float(np.median(times[name][what]))
+                ratio = float(np.median(times[name] / times[memoryless]))
+                milliseconds = 1e3 * float(np.median(times[name]))
                 bar = BARS.get((task, name, what))
                 rows.append({"task": task, "model": name, "what": what, "ms": milliseconds, "ratio": ratio, "at_most": bar})
                 limit = "" if bar is None else f"{bar:.2f}"
