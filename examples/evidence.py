@@ -49,13 +49,13 @@ def with_memory(label: str, algorithm: str, **policy_kwargs: Any) -> str:
 
 
 def noises() -> list[str]:
-    """:return: S2PG-SAC with noise of three kinds and sizes, which is kept from being regulated (``state_ent_coef=0``)"""
+    """:return: S2PG-SAC with its default, and with noise of three kinds and sizes, not regulated (``state_ent_coef=0``)"""
     kinds = {
         "gaussian": {"state_noise_class": "gaussian"},
         "uniform": {"state_noise_class": "uniform"},
         "ou": {"state_kernel_class": "ou"},
     }
-    variants = []
+    variants = ["default=s2pg_sac"]
     for name, kind in kinds.items():
         for std in STDS:
             fixed = {"std_type": "fixed", "log_std_init": round(float(np.log(std)), 4)}
