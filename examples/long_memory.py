@@ -110,7 +110,10 @@ def main() -> None:
             curves += [{"label": label, "curve": result["curve"]} for result in ours]
     print(f"Share of 100 deterministic episodes, the same for all; {args.seeds} seeds; guessing 0.25\n")
     save_json(args.out, {"summary": summary, "recurrent_ppo": RECURRENT_PPO, "results": results})
-    save_figure(args.out, plot_learning_curves(curves, "A cue of the first step, asked for after L steps", x="cpu_seconds"))
+    figure = plot_learning_curves(curves, "A cue of the first step, asked for after L steps", x="cpu_seconds")
+    # Seconds of the one, and ten minutes of the other
+    figure.axes[0].set_xscale("log")
+    save_figure(args.out, figure)
 
 
 if __name__ == "__main__":
