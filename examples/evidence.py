@@ -1,7 +1,7 @@
 """
 The evidence of findings.md, made with `python -m sb3_s2pg.benchmark`: takes names of comparisons, writes their reports.
 
-    python examples/evidence.py wall_clock [cartpole noise ant kernels_cartpole kernels_cue reach reach_sac]
+    python examples/evidence.py wall_clock [cartpole noise ant kernels_cartpole kernels_cue reach reach_far reach_sac]
         [--seeds 3] [--steps 20000] [--jobs 2] [--out results/evidence]
 
 Prints the command and a table for each, and writes <out>/<name>/report.html, report.json and pictures. Seeds are 0, 1, 2, ...;
@@ -106,6 +106,7 @@ COMPARISONS = {
     "kernels_cue": Comparison(["FirstStepCue20-v0"], kernels(max_time_constant=1000.0), 300_000),
     # How far memory reaches
     "reach": Comparison([f"FirstStepCue{length}-v0" for length in LENGTHS], kernels_and_noises(), 300_000),
+    "reach_far": Comparison(["FirstStepCue100-v0", "FirstStepCue200-v0"], ["linear=s2pg_ppo"], 1_200_000),
     "reach_sac": Comparison(
         [f"FirstStepCueContinuous{length}-v0" for length in LENGTHS], ["s2pg_sac", "bptt_sac:truncation_length=10"], 30_000, 1
     ),
