@@ -49,6 +49,8 @@ setup(
         "examples": ["sb3-contrib", "rl_zoo3", *MUJOCO, *EXTRA],
         # The front door to RL Zoo: training, enjoying, videos
         "zoo": ZOO,
+        # S2PGTRPO
+        "trpo": ["sb3-contrib"],
         # GAIL, AIRL
         "imitation": ["imitation==1.0.1"],
         # python -m sb3_s2pg.benchmark

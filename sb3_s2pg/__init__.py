@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sb3_s2pg.gail import S2PGAIRL as S2PGAIRL
     from sb3_s2pg.gail import S2PGGAIL as S2PGGAIL
     from sb3_s2pg.ls_iq import LSIQ as LSIQ
+    from sb3_s2pg.trpo import S2PGTRPO as S2PGTRPO
 
 __all__ = [
     "BPTTSAC",
@@ -48,11 +49,16 @@ __all__ = [
     "__version__",
 ]
 
-# Imported when they are asked for: they need the optional library imitation
-_NEEDS_IMITATION = {"LSIQ": "sb3_s2pg.ls_iq", "S2PGAIRL": "sb3_s2pg.gail", "S2PGGAIL": "sb3_s2pg.gail"}
+# Imported when they are asked for: they need an optional library, imitation or sb3-contrib
+_NEEDS_ANOTHER_LIBRARY = {
+    "LSIQ": "sb3_s2pg.ls_iq",
+    "S2PGAIRL": "sb3_s2pg.gail",
+    "S2PGGAIL": "sb3_s2pg.gail",
+    "S2PGTRPO": "sb3_s2pg.trpo",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NEEDS_IMITATION:
-        return getattr(importlib.import_module(_NEEDS_IMITATION[name]), name)
+    if name in _NEEDS_ANOTHER_LIBRARY:
+        return getattr(importlib.import_module(_NEEDS_ANOTHER_LIBRARY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

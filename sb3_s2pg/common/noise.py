@@ -112,7 +112,7 @@ class UniformStateNoise(StateNoise):
     Uniform noise: as likely everywhere within sqrt(3) stds of the mean (paper, Experiment 2). Parameters are those of
     ``StateNoise``.
 
-    S2PGPPO refuses it: the density does not depend on the mean inside of the support, so its score is zero there.
+    S2PGPPO and S2PGTRPO refuse it: the density does not depend on the mean inside of the support, so its score is zero there.
     """
 
     has_score = False

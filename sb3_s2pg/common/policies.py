@@ -115,8 +115,8 @@ class StatefulPolicy(BasePolicy):
         self.state_noise_class = get_noise_class(state_noise_class)
         if self.needs_score and not self.state_noise_class.has_score:
             raise ValueError(
-                f"state_noise_class={self.state_noise_class.__name__}: S2PGPPO could not learn a kernel with it, its score is "
-                "zero inside of the support. Use 'gaussian', or S2PGSAC or S2PGTD3"
+                f"state_noise_class={self.state_noise_class.__name__}: S2PGPPO and S2PGTRPO could not learn a kernel with "
+                "it, its score is zero inside of the support. Use 'gaussian', or S2PGSAC or S2PGTD3"
             )
         self.state_noise_kwargs = {**self.default_state_noise_kwargs, **(state_noise_kwargs or {})}
         self.use_previous_action = use_previous_action

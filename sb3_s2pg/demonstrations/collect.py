@@ -27,6 +27,7 @@ EXPERTS: dict[str, tuple[str, str]] = {
     "s2pg_ppo": ("sb3_s2pg", "S2PGPPO"),
     "s2pg_sac": ("sb3_s2pg", "S2PGSAC"),
     "s2pg_td3": ("sb3_s2pg", "S2PGTD3"),
+    "s2pg_trpo": ("sb3_s2pg", "S2PGTRPO"),
 }
 
 
