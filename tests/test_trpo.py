@@ -25,7 +25,7 @@ from sb3_s2pg.trpo.joint import AugmentedObservations, JointRollout
 BOX = spaces.Box(np.array([-2.0, 0.0], dtype=np.float32), np.array([2.0, 1.0], dtype=np.float32))
 MULTI_DISCRETE = spaces.MultiDiscrete([2, 4])
 ACTION_SPACES = [BOX, spaces.Discrete(3), MULTI_DISCRETE, spaces.MultiBinary(3)]
-SMALL = {"net_arch": [8], "state_dim": 2, "state_kernel_class": "gru"}
+SMALL = {"net_arch": [8], "state_dim": 2, "state_kernel_class": "gru", "state_noise_kwargs": {"log_std_init": -4.0}}
 ALL_OF_THEM = {"n_steps": 32, "batch_size": 16, "n_critic_updates": 2, "seed": 0, "device": "cpu"}
 
 
@@ -266,8 +266,12 @@ class Sizes:
 
 def test_sub_sampling_with_a_dict():
     model = make(MixedDict(with_camera=False), "MultiInputPolicy", sub_sampling_factor=4)
+    seen = collect(model).observations
+    some = seen[::4]
+    assert th.equal(some.states, seen.states[::4]) and th.equal(some.next_internal_states, seen.next_internal_states[::4])
+    assert all(th.equal(value, seen.observations[key][::4]) for key, value in some.observations.items())
     model.policy.get_distribution = sizes = Sizes(model.policy)
-    model.learn(32)
+    model.train()
     assert set(sizes.sizes) == {8} and len(sizes.sizes) >= 3
 
 
