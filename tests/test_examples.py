@@ -129,6 +129,15 @@ def test_evidence(tmp_path, monkeypatch):
             check_run(made)
 
 
+def test_trust_region(tmp_path):
+    out = tmp_path / "trpo"
+    run("trust_region.py", "--seeds=1", "--steps=1024", "--jobs=1", f"--out={out}")
+    summary = json.loads(out.with_suffix(".json").read_text())["summary"]
+    assert list(summary) == ["S2PG-TRPO", "with S2PG-PPO's noise", "without memory"]
+    assert all(row["mean"] > 0 and row["cpu_seconds"] > 0 for row in summary.values())
+    assert out.with_suffix(".png").read_bytes()[:4] == PNG
+
+
 def test_steps_per_second(tmp_path):
     run("steps_per_second.py", "--rounds=2", f"--out={tmp_path / 'speed'}")
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
