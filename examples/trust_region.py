@@ -5,7 +5,8 @@ that S2PG-PPO has, and without memory.
     python examples/trust_region.py [--seeds 3] [--steps 60000] [--jobs 2] [--out results/trust_region]
 
 Seeds are 0, 1, 2, ...; the model is the final one; evaluation is deterministic, on the same 20 episodes for all.
-Half a minute a run. Finished runs are kept in a folder beside the results: the same call goes on where it was stopped (--fresh: from scratch).
+Half a minute a run. Finished runs are kept in a folder beside the results: the same call goes on where it was stopped
+(--fresh: from scratch).
 """
 
 import argparse
