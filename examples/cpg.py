@@ -78,6 +78,17 @@ def main_frequency(signals: np.ndarray) -> float:
     return float(np.fft.rfftfreq(len(signals), STEP_SECONDS)[power.argmax()])
 
 
+def last_gait(results: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    :param results: Results of all runs
+    :return: Phases and amplitudes of the last run with oscillators, shape (GAIT_STEPS, oscillators), and its joint angles
+    """
+    gait = [result for result in results if result["label"] == "cpg"][-1]["gait"]
+    states = th.tensor(gait["internal_states"])
+    phases = CPGKernel(1, states.shape[1]).phases(states).numpy()
+    return phases, np.hypot(*np.split(states.numpy(), 2, axis=1)), np.array(gait["joints"])
+
+
 def draw(results: list[dict[str, Any]], title: str) -> Figure:
     """
     :param results: Results of all runs
@@ -93,10 +104,7 @@ def draw(results: list[dict[str, Any]], title: str) -> Figure:
     curves.set(xlabel="environment steps", ylabel="return (deterministic)", title=title)
     curves.legend()
 
-    gait = [result for result in results if result["label"] == "cpg"][-1]["gait"]
-    states = th.tensor(gait["internal_states"])
-    phases = CPGKernel(1, states.shape[1]).phases(states).numpy()
-    amplitudes = np.hypot(*np.split(states.numpy(), 2, axis=1))
+    phases, amplitudes, joints = last_gait(results)
     seconds = 10 + STEP_SECONDS * np.arange(GAIT_STEPS)
     speeds = phase_speeds(phases)
     # Those that what is observed turns most
@@ -107,7 +115,7 @@ def draw(results: list[dict[str, Any]], title: str) -> Figure:
     speed_axes.set(ylabel="speed (Hz)")
     amplitude_axes.plot(seconds, amplitudes[:, chosen])
     amplitude_axes.set(ylabel="amplitude")
-    for angles, joint in zip(np.array(gait["joints"]).T, JOINTS, strict=True):
+    for angles, joint in zip(joints.T, JOINTS, strict=True):
         joint_axes.plot(seconds, angles, label=joint)
     joint_axes.set(xlabel="seconds of the episode", ylabel="joint angle (rad)", title="The gait")
     joint_axes.legend(ncols=3, fontsize="small")
@@ -145,19 +153,16 @@ def main() -> None:
         summary[kernel] = {"mean": float(np.mean(returns)), "seeds": returns, "cpu_seconds": seconds}
         print(f"{kernel:8s} {np.mean(returns):8.0f} {seconds:8.0f}   {'  '.join(f'{value:.0f}' for value in returns)}")
     print(f"{task}, {args.steps} steps, {args.seeds} seeds")
-    gait = [result for result in results if result["label"] == "cpg"][-1]["gait"]
-    states = th.tensor(gait["internal_states"])
-    speeds = phase_speeds(CPGKernel(1, states.shape[1]).phases(states).numpy())
+    phases, _, joints = last_gait(results)
+    speeds = phase_speeds(phases)
+    joints_hz, speeds_hz = main_frequency(joints), main_frequency(speeds)
     summary["gait"] = {
         "oscillators_hz": speeds.mean(axis=0).tolist(),
-        "their_speeds_vary_at_hz": main_frequency(speeds),
-        "joints_hz": main_frequency(np.array(gait["joints"])),
+        "their_speeds_vary_at_hz": speeds_hz,
+        "joints_hz": joints_hz,
     }
-    print(
-        f"The gait of the last cpg: {summary['gait']['joints_hz']:.1f} Hz; its oscillators turn at {speeds.mean():.2f} Hz, ",
-        end="",
-    )
-    print(f"their speeds vary at {summary['gait']['their_speeds_vary_at_hz']:.1f} Hz\n")
+    turning = f"its oscillators turn at {speeds.mean():.2f} Hz, their speeds vary at {speeds_hz:.1f} Hz"
+    print(f"The gait of the last cpg: {joints_hz:.1f} Hz; {turning}\n")
     save_json(args.out, {"summary": summary, "results": results})
     save_figure(args.out, draw(results, f"{task}: oscillators beside a gated recurrent unit"))
 

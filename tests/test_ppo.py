@@ -9,6 +9,7 @@ import pytest
 import torch as th
 from envs import AnyAction, Images, MixedDict
 from gymnasium import spaces
+from predictions import assert_same_predictions
 from stable_baselines3 import PPO, __version__
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_vec_env
@@ -31,16 +32,6 @@ def make(env="PendulumNoVel-v1", policy="MlpPolicy", policy_kwargs=None, **kwarg
 
 def weights(model):
     return th.cat([parameter.detach().flatten() for parameter in model.policy.parameters()])
-
-
-def assert_same_predictions(one, other, obs):
-    """The first three steps of an episode."""
-    state = other_state = None
-    for _ in range(3):
-        action, state = one.predict(obs, state, deterministic=True)
-        other_action, other_state = other.predict(obs, other_state, deterministic=True)
-        np.testing.assert_array_equal(action, other_action)
-        np.testing.assert_array_equal(state, other_state)
 
 
 def test_same_constructor_and_defaults_as_ppo():

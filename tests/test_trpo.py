@@ -11,6 +11,7 @@ import pytest
 import torch as th
 from envs import AnyAction, Counter, Images, MixedDict
 from gymnasium import spaces
+from predictions import assert_same_predictions
 from sb3_contrib import TRPO
 from stable_baselines3.common.distributions import kl_divergence
 from stable_baselines3.common.env_util import make_vec_env
@@ -305,16 +306,6 @@ def test_images_and_dicts_with_a_privileged_critic(env, policy, policy_kwargs, s
     loaded = S2PGTRPO.load(tmp_path / "model", env=DummyVecEnv([env]), device="cpu")
     assert_same_predictions(model, loaded, loaded.env.reset())
     loaded.learn(32)
-
-
-def assert_same_predictions(one, other, obs):
-    """The first three steps of an episode."""
-    state = other_state = None
-    for _ in range(3):
-        action, state = one.predict(obs, state, deterministic=True)
-        other_action, other_state = other.predict(obs, other_state, deterministic=True)
-        np.testing.assert_array_equal(action, other_action)
-        np.testing.assert_array_equal(state, other_state)
 
 
 @pytest.mark.parametrize(

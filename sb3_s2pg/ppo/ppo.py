@@ -110,6 +110,7 @@ class S2PGPPO(S2PGOnPolicyAlgorithm, PPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
+        # Afterwards: in a file of another algorithm it may be anything, and that is what has to be said
         if isinstance(self.state_ent_coef, (str, bool)) or not math.isfinite(self.state_ent_coef):
             raise ValueError(f"state_ent_coef={self.state_ent_coef!r} must be a number")
 
