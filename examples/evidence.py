@@ -1,7 +1,7 @@
 """
 The evidence of findings.md, made with `python -m sb3_s2pg.benchmark`: takes names of comparisons, writes their reports.
 
-    python examples/evidence.py wall_clock [cartpole noise ant kernels_cartpole kernels_cue reach reach_far reach_sac]
+    python examples/evidence.py wall_clock [wall_clock_privileged cartpole noise ant kernels_cartpole kernels_cue reach ...]
         [--seeds 3] [--steps 20000] [--jobs 2] [--out results/evidence]
 
 Prints the command and a table for each, and writes <out>/<name>/report.html, report.json and pictures. Seeds are 0, 1, 2, ...;
@@ -95,12 +95,16 @@ COMPARISONS = {
     "wall_clock": Comparison(
         ["PendulumNoVel-v1"], ["s2pg_sac", *BPTT], 20_000, options=["--threshold", "-250", "--curve-points", "40"]
     ),
+    # The same where the critic sees the velocity
+    "wall_clock_privileged": Comparison(
+        ["PendulumNoVelPriv-v1"], ["s2pg_sac", *BPTT], 10_000, options=["--threshold", "-250", "--curve-points", "20"]
+    ),
     # Experiments 1 to 3
     "cartpole": Comparison(
         ["CartPoleNoVel-v1"], ["s2pg_ppo", "ppo_lstm", "ppo", "oracle_ppo"], 100_000, 5, ["--threshold", "475"]
     ),
     "noise": Comparison(["PendulumNoVelPriv-v1"], noises(), 10_000),
-    "ant": Comparison([newest("AntNoVelPriv")], ["s2pg_sac", *BPTT, "sac"], 30_000, 1),
+    "ant": Comparison([newest("AntNoVelPriv")], ["s2pg_sac", BPTT[0]], 100_000, 1),
     # Architecture and size
     "kernels_cartpole": Comparison(["CartPoleNoVel-v1"], kernels(), 100_000),
     "kernels_cue": Comparison(["FirstStepCue20-v0"], kernels(max_time_constant=1000.0), 300_000),
