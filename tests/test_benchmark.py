@@ -45,6 +45,7 @@ PNG = b"\x89PNG"
 # The fewest steps that all of them learn something in
 FEW = {
     "sac": "learning_starts=10,batch_size=8,train_freq=1,gradient_steps=1",
+    "trpo": "n_envs=2,n_steps=8,batch_size=8",
     "ppo": "n_envs=2,n_steps=8,batch_size=8,n_epochs=1",
 }
 SMALL = ("--curve-points", 2, "--curve-episodes", 1, "--episodes", 2, "--jobs", 2)
@@ -52,7 +53,7 @@ SMALL = ("--curve-points", 2, "--curve-episodes", 1, "--episodes", 2, "--jobs", 
 
 def few(name: str) -> str:
     """An algorithm with settings for a handful of steps."""
-    return f"{name}:{FEW['ppo' if 'ppo' in name else 'sac']}"
+    return f"{name}:{FEW[next((kind for kind in ('ppo', 'trpo') if kind in name), 'sac')]}"
 
 
 def command(*arguments: object) -> list[str]:
@@ -378,8 +379,8 @@ def test_evaluation_has_the_time_limit_of_the_task_not_that_of_training():
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_every_algorithm_trains_and_counts_its_updates(name):
     result = train(make_run(few(name), "PendulumNoVelPriv-v1", steps=32))
-    # 32 - 10 gradient steps; 2 rollouts of 16 steps, 2 minibatches each
-    assert result["trained_steps"] == 32 and result["updates"] == (4 if "ppo" in name else 22)
+    # 32 - 10 gradient steps; 2 rollouts of 16 steps, with 2 minibatches each or one step within a trust region
+    assert result["trained_steps"] == 32 and result["updates"] == (2 if "trpo" in name else 4 if "ppo" in name else 22)
     assert len(result["curve"]["returns"]) == len(result["returns"]) == 2 and np.isfinite(result["returns"]).all()
     assert 0 < result["update_ms"] * result["updates"] / 1e3 < result["seconds"]
     stateful = name.startswith(("s2pg", "bptt"))
@@ -482,7 +483,7 @@ PENDULUM = ("--env", "PendulumNoVel-v1", "--steps", 10, "--algos")
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((*PENDULUM, "s2pg_sca"), "unknown algorithm 's2pg_sca', there are s2pg_sac, s2pg_td3, s2pg_ppo, bptt_sac"),
+        ((*PENDULUM, "s2pg_sca"), "unknown algorithm 's2pg_sca', there are s2pg_sac, s2pg_td3, s2pg_ppo, s2pg_trpo, bptt_sac"),
         ((*PENDULUM, "sac", "--steps", 0), "--steps 0 must be at least 1"),
         ((*PENDULUM, "sac", "--seeds", 0), "--seeds 0 must be at least 1"),
         ((*PENDULUM, "sac", "--jobs", 0), "--jobs 0 must be at least 1"),

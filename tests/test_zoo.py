@@ -17,14 +17,15 @@ import yaml
 from gymnasium import make, spaces
 from rl_zoo3 import hyperparams_opt
 
-from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
+from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3, S2PGTRPO
 from sb3_s2pg.envs import list_tasks
 from sb3_s2pg.zoo.hyperparams import convert_memory, merged
 
-ALGORITHMS = {"s2pg_sac": S2PGSAC, "s2pg_td3": S2PGTD3, "s2pg_ppo": S2PGPPO}
-TASKS = {"s2pg_sac": "PendulumNoVel-v1", "s2pg_td3": "PendulumNoVel-v1", "s2pg_ppo": "CartPoleNoVel-v1"}
+ALGORITHMS = {"s2pg_sac": S2PGSAC, "s2pg_td3": S2PGTD3, "s2pg_ppo": S2PGPPO, "s2pg_trpo": S2PGTRPO}
+ON_POLICY = ("s2pg_ppo", "s2pg_trpo")
+TASKS = {algo: "CartPoleNoVel-v1" if algo in ON_POLICY else "PendulumNoVel-v1" for algo in ALGORITHMS}
 # Steps of training, and of an evaluation interval: with the settings of the hyperparameter files
-BUDGET = {"s2pg_sac": (400, 200), "s2pg_td3": (400, 200), "s2pg_ppo": (2048, 1024)}
+BUDGET = {algo: (2048, 1024) if algo in ON_POLICY else (400, 200) for algo in ALGORITHMS}
 ROOT = Path(__file__).parent.parent
 HEADLESS = {"SDL_VIDEODRIVER": "dummy", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
 
@@ -183,6 +184,17 @@ def test_benchmark_in_sub_processes_that_know_the_algorithm(trained_sac):
     assert "|s2pg_sac|PendulumNoVel-v1|" in (trained_sac.folder / "benchmark" / "benchmark.md").read_text().replace(" ", "")
 
 
+def assert_sampled(model, trial):
+    """The model is made of what the trial has sampled."""
+    policy, sampled = model.policy, trial.params
+    assert policy.state_dim == sampled["state_dim"]
+    assert policy.state_kernel_kwargs == {"max_time_constant": sampled["max_time_constant"]}
+    if "kernel_lr_ratio" in sampled:  # not of S2PGTRPO
+        assert policy.kernel_lr_ratio == sampled["kernel_lr_ratio"]
+    if "state_log_std_init" in sampled:  # not of S2PGTD3
+        assert policy.state_noise_kwargs["log_std_init"] == sampled["state_log_std_init"]
+
+
 @pytest.mark.parametrize("algo", list(ALGORITHMS))
 def test_optimize_hyperparameters_in_several_processes_on_one_study(algo, tmp_path):
     """All take part in the study, what they sample reaches the models, and a trial can be trained."""
@@ -198,9 +210,8 @@ def test_optimize_hyperparameters_in_several_processes_on_one_study(algo, tmp_pa
     assert finished and all(np.isfinite(trial.value) for trial in finished)
     for trial in finished:
         model = ALGORITHMS[algo].load(tmp_path / "best" / f"trial_{trial.number}" / "best_model.zip", device="cpu")
-        assert model.policy.state_dim == trial.params["state_dim"]
-        assert model.policy.kernel_lr_ratio == trial.params["kernel_lr_ratio"]
-    assert len({trial.params["kernel_lr_ratio"] for trial in trials}) == 3
+        assert_sampled(model, trial)
+    assert len({trial.params["max_time_constant"] for trial in trials}) == 3
 
     # Older versions of RL Zoo cannot train a trial
     if hasattr(hyperparams_opt, "HYPERPARAMS_CONVERTER"):
@@ -208,7 +219,7 @@ def test_optimize_hyperparameters_in_several_processes_on_one_study(algo, tmp_pa
             zoo(tmp_path, *task, *study, "--trial-id", number, "--eval-freq", -1, "-f", f"trial{number}")
             (agent,) = (tmp_path / f"trial{number}" / algo).glob(f"*/{TASKS[algo]}.zip")
             model = ALGORITHMS[algo].load(agent, device="cpu")
-            assert model.policy.kernel_lr_ratio == trials[number].params["kernel_lr_ratio"]
+            assert_sampled(model, trials[number])
         if algo == "s2pg_ppo":  # what the study does not search stays as the file says
             assert model.policy.ortho_init is False
 
@@ -274,7 +285,7 @@ def test_a_wheel_carries_the_hyperparameter_files(tmp_path):
         [sys.executable, "-c", where], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
     )
     files = done.stdout.split()
-    assert [Path(file).parent.parent.parent for file in files] == [tmp_path / "installed"] * 3
+    assert [Path(file).parent.parent.parent for file in files] == [tmp_path / "installed"] * len(ALGORITHMS)
     for file, algo in zip(files, ALGORITHMS, strict=True):
         assert Path(file).read_text() == (ROOT / "zoo_configs" / f"{algo}.yml").read_text()
 
@@ -307,14 +318,14 @@ def test_every_task_has_settings_that_fit(algo, tmp_path):
 
     register()
     entries = yaml.safe_load(Path(default_config(algo)).read_text())
-    fitting = {task.id for task in list_tasks() if algo == "s2pg_ppo" or isinstance(make(task.id).action_space, spaces.Box)}
+    fitting = {task.id for task in list_tasks() if algo in ON_POLICY or isinstance(make(task.id).action_space, spaces.Box)}
     assert fitting <= entries.keys()
     # The others are those of the other version of gymnasium
     of_other_versions = {entry for entry in entries if entry not in gym.registry} - {"default"}
     names = {env_id.rpartition("-v")[0] for env_id in gym.registry}
     assert all(entry.rpartition("-v")[0] in names for entry in of_other_versions)
     for env_id in sorted(fitting):
-        small = {"n_envs": 1, "n_steps": 64} if algo == "s2pg_ppo" else {"buffer_size": 10}
+        small = {"n_envs": 1, "n_steps": 64} if algo in ON_POLICY else {"buffer_size": 10}
         manager = S2PGExperimentManager(Namespace(), algo, env_id, str(tmp_path), seed=0, device="cpu", hyperparams=small)
         manager.verbose = 0
         model, _ = manager.setup_experiment()

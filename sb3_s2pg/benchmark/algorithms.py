@@ -55,15 +55,15 @@ class Algorithm:
 def _algorithms() -> dict[str, Algorithm]:
     """:return: The algorithms by name"""
     known = {}
-    for name in ("sac", "td3", "ppo"):
+    for name in ("sac", "td3", "ppo", "trpo"):
         known[f"s2pg_{name}"] = Algorithm(f"s2pg_{name}", f"s2pg_{name}", "memory, trained without BPTT")
     for name in ("sac", "td3"):
         known[f"bptt_{name}"] = Algorithm(f"bptt_{name}", f"s2pg_{name}", "memory, trained by truncated BPTT")
     known["ppo_lstm"] = Algorithm("ppo_lstm", "ppo_lstm", "sb3-contrib's RecurrentPPO", (ACTOR,))
-    for name in ("sac", "td3", "ppo"):
-        known[name] = Algorithm(name, name, "SB3's, without memory", (ACTOR,))
-        known[f"window_{name}"] = Algorithm(name, name, "SB3's, sees the last observations and actions", (ACTOR, WINDOW))
-        known[f"oracle_{name}"] = Algorithm(name, name, "SB3's, sees what the task hides", (FULL,))
+    for name, whose in (("sac", "SB3's"), ("td3", "SB3's"), ("ppo", "SB3's"), ("trpo", "sb3-contrib's")):
+        known[name] = Algorithm(name, name, f"{whose}, without memory", (ACTOR,))
+        known[f"window_{name}"] = Algorithm(name, name, f"{whose}, sees the last observations and actions", (ACTOR, WINDOW))
+        known[f"oracle_{name}"] = Algorithm(name, name, f"{whose}, sees what the task hides", (FULL,))
     return known
 
 

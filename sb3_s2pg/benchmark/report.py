@@ -278,7 +278,8 @@ def section_of_task(env: str, results: Results, statistics: dict[str, Any], thre
         "<p>Training alone, without evaluation, one thread per run; other runs were on the machine meanwhile, which the"
     )
     html.append(
-        "seconds feel and processor seconds hardly do. An update is a gradient step on one (mini)batch. Peak memory is"
+        "seconds feel and processor seconds hardly do. An update is a gradient step on one (mini)batch, of TRPO "
+        "a step within the trust region together with those of its critic. Peak memory is"
     )
     html.append("that of the whole process.</p>")
     for label, ours in results.items():

@@ -22,7 +22,6 @@ import numpy as np
 import torch as th
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_s2pg.benchmark.algorithms import evaluation_wrapper, task_name
@@ -72,7 +71,7 @@ def slug(text: str) -> str:
 class UpdateClock:
     """
     Time that a model spends in updates, and how many there are: gradient steps of critic (and actor) off-policy, minibatches
-    on-policy.
+    of PPO, whole updates of TRPO.
 
     :param model: The model, whose ``train`` is timed from now on
     """
@@ -81,7 +80,7 @@ class UpdateClock:
         self.model = model
         self.seconds = np.zeros(2)
         self.minibatches = 0
-        if isinstance(model, OnPolicyAlgorithm):
+        if hasattr(model, "n_epochs"):
             # It counts epochs itself
             model.policy.optimizer.register_step_post_hook(self._count)
         self._train = model.train

@@ -1,4 +1,4 @@
-"""Search spaces for RL Zoo's ``--optimize-hyperparameters``: those of SAC, TD3 and PPO, and what memory adds to them."""
+"""Search spaces for RL Zoo's ``--optimize-hyperparameters``: those of SAC, TD3, PPO and TRPO, and what memory adds to them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -78,6 +78,20 @@ def suggest_ppo_memory(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
+def suggest_trpo_memory(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: Trial
+    :return: What was sampled, by the names that the study keeps
+    """
+    return {
+        "state_dim": trial.suggest_categorical("state_dim", [16, 32, 64, 128]),
+        "state_kernel": trial.suggest_categorical("state_kernel", SEARCHED_KERNELS),
+        "max_time_constant": trial.suggest_float("max_time_constant", 3.0, 1000.0, log=True),
+        # With little noise the memory uses up the trust region
+        "state_log_std_init": trial.suggest_float("state_log_std_init", -3.0, 0.0),
+    }
+
+
 def convert_memory(sampled: dict[str, Any]) -> dict[str, Any]:
     """
     :param sampled: What one of the functions above has sampled
@@ -87,8 +101,9 @@ def convert_memory(sampled: dict[str, Any]) -> dict[str, Any]:
         "state_dim": sampled["state_dim"],
         "state_kernel_class": sampled["state_kernel"],
         "state_kernel_kwargs": {"max_time_constant": sampled["max_time_constant"]},
-        "kernel_lr_ratio": sampled["kernel_lr_ratio"],
     }
+    if "kernel_lr_ratio" in sampled:
+        policy_kwargs["kernel_lr_ratio"] = sampled["kernel_lr_ratio"]
     if "state_log_std_init" in sampled:
         policy_kwargs["state_noise_kwargs"] = {"log_std_init": sampled["state_log_std_init"]}
     same_name = ("state_refresh_rate", "critic_history", "state_noise", "state_ent_coef")
@@ -150,6 +165,7 @@ SAMPLERS = {
     "s2pg_sac": make_sampler(hyperparams_opt.sample_sac_params, suggest_sac_memory),
     "s2pg_td3": make_sampler(hyperparams_opt.sample_td3_params, suggest_td3_memory),
     "s2pg_ppo": make_sampler(hyperparams_opt.sample_ppo_params, suggest_ppo_memory),
+    "s2pg_trpo": make_sampler(hyperparams_opt.sample_trpo_params, suggest_trpo_memory),
 }
 # The memoryless algorithm whose converter RL Zoo has
-CONVERTED_LIKE = {"s2pg_sac": "sac", "s2pg_td3": "td3", "s2pg_ppo": "ppo"}
+CONVERTED_LIKE = {"s2pg_sac": "sac", "s2pg_td3": "td3", "s2pg_ppo": "ppo", "s2pg_trpo": "trpo"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
 
@@ -22,10 +23,16 @@ gym.registry.update(_of_this_package)
 
 import rl_zoo3.hyperparams_opt  # noqa: E402
 
+from sb3_s2pg.trpo import S2PGTRPO  # noqa: E402 (needs sb3-contrib, which comes with RL Zoo)
 from sb3_s2pg.zoo import hyperparams  # noqa: E402
 
 # By the names that RL Zoo's ``--algo`` takes
-ZOO_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"s2pg_sac": S2PGSAC, "s2pg_td3": S2PGTD3, "s2pg_ppo": S2PGPPO}
+ZOO_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "s2pg_sac": S2PGSAC,
+    "s2pg_td3": S2PGTD3,
+    "s2pg_ppo": S2PGPPO,
+    "s2pg_trpo": S2PGTRPO,
+}
 
 
 def register(for_playing: bool = False) -> None:
@@ -36,7 +43,8 @@ def register(for_playing: bool = False) -> None:
         buffer it then does not allocate, inside of its functions; ours are told by this
     """
     for name, algorithm in ZOO_ALGORITHMS.items():
-        rl_zoo3.ALGOS[name] = without_replay_buffer(algorithm) if for_playing and algorithm is not S2PGPPO else algorithm
+        acts_only = for_playing and issubclass(algorithm, OffPolicyAlgorithm)
+        rl_zoo3.ALGOS[name] = without_replay_buffer(algorithm) if acts_only else algorithm
         rl_zoo3.hyperparams_opt.HYPERPARAMS_SAMPLER[name] = hyperparams.SAMPLERS[name]
         # Older versions of RL Zoo cannot take up a trial of a study, and have no converters
         converters = getattr(rl_zoo3.hyperparams_opt, "HYPERPARAMS_CONVERTER", {})
