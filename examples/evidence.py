@@ -113,7 +113,7 @@ COMPARISONS = {
     "cartpole": Comparison(
         ["CartPoleNoVel-v1"], ["s2pg_ppo", "ppo_lstm", "ppo", "oracle_ppo"], 100_000, 5, ["--threshold", "475"]
     ),
-    "noise": Comparison(["PendulumNoVelPriv-v1"], noises(), 10_000),
+    "noise": Comparison(["PendulumNoVelPriv-v1"], noises(), 10_000, options=["--threshold", "-250"]),
     "ant": Comparison([newest("AntNoVelPriv")], ["s2pg_sac", BPTT[0]], 100_000, 1),
     # Architecture and size
     "kernels_cartpole": Comparison(["CartPoleNoVel-v1"], kernels(), 100_000),

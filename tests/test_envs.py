@@ -263,6 +263,17 @@ def test_import_is_cheap_and_goes_with_rl_zoo():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("module", ["sb3_s2pg", "rl_zoo3.exp_manager"])
+def test_they_are_ours_in_rl_zoo_whatever_is_imported_first(module):
+    code = (
+        f"import {module}, sb3_s2pg, rl_zoo3.exp_manager, sb3_s2pg.zoo\n"
+        "from sb3_s2pg.envs import FullObservation\n"
+        "import gymnasium as gym\n"
+        "assert FullObservation(gym.make('CartPoleNoVel-v1')).reset()[0].all()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("env_id", [f"HopperNoVelMass-v{VERSIONS['Hopper']}", "PointMassDoorsPriv-v0"])
 def test_other_processes_find_the_tasks_and_do_the_same(env_id):
     here = make_vec_env(env_id, 2, seed=3, vec_env_cls=DummyVecEnv)

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_s2pg.benchmark.algorithms import evaluation_wrapper, task_name
 from sb3_s2pg.common.callbacks import record_episode
 from sb3_s2pg.common.evaluation import EVALUATION_SEED, LearningCurve, clocks, evaluation_env
+from sb3_s2pg.zoo.experiment import S2PGExperimentManager
 from sb3_s2pg.zoo.models import make_model
 
 PACKAGES = ("sb3-s2pg", "stable-baselines3", "sb3-contrib", "rl_zoo3", "gymnasium", "torch", "numpy")
@@ -148,7 +148,7 @@ def check_run(run: Run) -> None:
     model.env.close()
 
 
-def make_evaluation_env(manager: ExperimentManager, settings: dict[str, Any]) -> VecEnv:
+def make_evaluation_env(manager: S2PGExperimentManager, settings: dict[str, Any]) -> VecEnv:
     """
     :param manager: What has made the model
     :param settings: Its settings

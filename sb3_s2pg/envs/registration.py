@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-from gymnasium.envs.registration import WrapperSpec
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
 from sb3_s2pg.envs.segments import VELOCITY_INDICES
 
@@ -26,6 +26,7 @@ class Task(NamedTuple):
 
 
 _tasks: list[Task] = []
+_specs: dict[str, EnvSpec] = {}
 
 
 def list_tasks() -> list[Task]:
@@ -33,6 +34,14 @@ def list_tasks() -> list[Task]:
     :return: Every task that this package registers; ``python -m sb3_s2pg.envs`` prints them as a table
     """
     return list(_tasks)
+
+
+def _is_of_rl_zoo(spec: EnvSpec) -> bool:
+    """
+    :param spec: A registered task
+    :return: Whether RL Zoo has registered it
+    """
+    return getattr(spec.entry_point, "__module__", "") == "rl_zoo3.import_envs"
 
 
 def _register_partial(name: str, suffix: str, privileged: bool = False, randomized_mass: bool = False) -> None:
@@ -55,8 +64,7 @@ def _register_partial(name: str, suffix: str, privileged: bool = False, randomiz
             ("full observation" if privileged else "") + (", masses" if randomized_mass else ""),
         )
     )
-    present = gym.registry.get(env_id)
-    if present is not None and getattr(present.entry_point, "__module__", "") != "rl_zoo3.import_envs":
+    if env_id in gym.registry and not _is_of_rl_zoo(gym.registry[env_id]):
         return
     # RL Zoo's hide the same, but they take no arguments, cannot be pickled, and keep time-limit and threshold to themselves
     gym.registry.pop(env_id, None)
@@ -110,3 +118,9 @@ def register_tasks() -> None:
             kwargs = {"continuous": continuous, **({"length": length} if length else {})}
             task = Task(f"{name}{length}-v0", "cue after the first step", "")
             _register_own(task, "first_step_cue:FirstStepCue", kwargs=kwargs)
+    _specs.update({task.id: gym.registry[task.id] for task in _tasks})
+
+
+def restore_tasks() -> None:
+    """Put our tasks back where RL Zoo, imported after ``sb3_s2pg``, has registered its own under the same ids."""
+    gym.registry.update({env_id: spec for env_id, spec in _specs.items() if _is_of_rl_zoo(gym.registry[env_id])})

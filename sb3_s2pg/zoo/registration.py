@@ -4,22 +4,21 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
+from sb3_s2pg.envs.registration import restore_tasks
 
-# RL Zoo registers its hidden-velocity tasks under the same ids: importing it must neither replace ours (see
-# sb3_s2pg.envs.registration) nor warn
-_of_this_package = {env_id: spec for env_id, spec in gym.registry.items() if "NoVel" in env_id}
+# RL Zoo registers its hidden-velocity tasks under the same ids: importing it, here or before, must neither replace ours nor
+# warn
 try:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Overriding environment", category=UserWarning)
         import rl_zoo3.import_envs
 except ImportError as error:
     raise ImportError(f"sb3_s2pg.zoo needs RL Zoo, install it with `pip install sb3-s2pg[zoo]` ({error})") from error
-gym.registry.update(_of_this_package)
+restore_tasks()
 
 import rl_zoo3.hyperparams_opt  # noqa: E402
 
