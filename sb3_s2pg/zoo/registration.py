@@ -10,8 +10,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_s2pg import S2PGPPO, S2PGSAC, S2PGTD3
 from sb3_s2pg.envs.registration import restore_tasks
 
-# RL Zoo registers its hidden-velocity tasks under the same ids: importing it, here or before, must neither replace ours nor
-# warn
+# RL Zoo registers its hidden-velocity tasks under the same ids, with a warning each; ours are put back, also where it has been
+# imported before
 try:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Overriding environment", category=UserWarning)
