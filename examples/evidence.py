@@ -121,7 +121,9 @@ COMPARISONS = {
     # How far memory reaches
     "reach": Comparison([f"FirstStepCue{length}-v0" for length in LENGTHS], kernels_and_noises(), 300_000),
     "reach_far": Comparison(["FirstStepCue100-v0", "FirstStepCue200-v0"], ["linear=s2pg_ppo"], 1_200_000),
-    "reach_sac": Comparison(["FirstStepCueContinuous10-v0"], ["s2pg_sac", BPTT[1]], 15_000, 1),
+    "reach_sac": Comparison(
+        [f"FirstStepCueContinuous{length}-v0" for length in LENGTHS[:2]], ["s2pg_sac", BPTT[1]], 15_000, 1
+    ),
 }
 
 
