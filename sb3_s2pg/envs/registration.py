@@ -123,4 +123,5 @@ def register_tasks() -> None:
 
 def restore_tasks() -> None:
     """Put our tasks back where RL Zoo, imported after ``sb3_s2pg``, has registered its own under the same ids."""
-    gym.registry.update({env_id: spec for env_id, spec in _specs.items() if _is_of_rl_zoo(gym.registry[env_id])})
+    replaced = [env_id for env_id in _specs if env_id in gym.registry and _is_of_rl_zoo(gym.registry[env_id])]
+    gym.registry.update({env_id: _specs[env_id] for env_id in replaced})

@@ -63,7 +63,7 @@ def suggest_td3_memory(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
-def suggest_ppo_memory(trial: optuna.Trial) -> dict[str, Any]:
+def suggest_on_policy_memory(trial: optuna.Trial) -> dict[str, Any]:
     """
     :param trial: Trial
     :return: What was sampled, by the names that the study keeps
@@ -72,6 +72,16 @@ def suggest_ppo_memory(trial: optuna.Trial) -> dict[str, Any]:
         "state_dim": trial.suggest_categorical("state_dim", [16, 32, 64, 128]),
         "state_kernel": trial.suggest_categorical("state_kernel", SEARCHED_KERNELS),
         "max_time_constant": trial.suggest_float("max_time_constant", 3.0, 1000.0, log=True),
+    }
+
+
+def suggest_ppo_memory(trial: optuna.Trial) -> dict[str, Any]:
+    """
+    :param trial: Trial
+    :return: What was sampled, by the names that the study keeps
+    """
+    return {
+        **suggest_on_policy_memory(trial),
         "kernel_lr_ratio": trial.suggest_float("kernel_lr_ratio", 0.003, 1.0, log=True),
         "state_log_std_init": trial.suggest_float("state_log_std_init", -6.0, -1.0),
         "state_ent_coef": trial.suggest_float("state_ent_coef", 1e-8, 1e-3, log=True),
@@ -84,9 +94,7 @@ def suggest_trpo_memory(trial: optuna.Trial) -> dict[str, Any]:
     :return: What was sampled, by the names that the study keeps
     """
     return {
-        "state_dim": trial.suggest_categorical("state_dim", [16, 32, 64, 128]),
-        "state_kernel": trial.suggest_categorical("state_kernel", SEARCHED_KERNELS),
-        "max_time_constant": trial.suggest_float("max_time_constant", 3.0, 1000.0, log=True),
+        **suggest_on_policy_memory(trial),
         # With little noise the memory uses up the trust region
         "state_log_std_init": trial.suggest_float("state_log_std_init", -3.0, 0.0),
     }
